@@ -1,0 +1,1 @@
+"""loramend repairs LoRA adapters after training."""

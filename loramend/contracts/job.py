@@ -1,0 +1,106 @@
+"""What a job looks like to a client: its state, progress and events."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loramend.contracts.errors import Problem
+from loramend.contracts.request import JobKind, ModelRef, Publish, Source
+from loramend.contracts.steps import Step, Threat
+
+JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
+TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "canceled"})
+
+Phase = Literal["fetch", "measure", "repair", "controls", "write", "publish"]
+
+
+class Progress(BaseModel):
+    """How far a phase is: `done` of `total` units (files, modules or bytes, as `unit` says)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    phase: Phase
+    done: int = Field(ge=0)
+    total: int = Field(ge=0)
+    unit: Literal["files", "modules", "bytes"] = "modules"
+    detail: str = Field(default="", description="What is being worked on: a module's or file's name.")
+
+
+class Published(BaseModel):
+    """Where the result was pushed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repo_id: str
+    commit: str
+    url: str
+
+
+class JobResult(BaseModel):
+    """What a finished repair left behind. Digests are sha256 in hex."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    report_digest: str
+    adapter_digest: str | None = Field(default=None, description="Of the archive; None for an inspection.")
+    repo_id: str | None = Field(
+        default=None, description="The ID under which this service serves the adapter."
+    )
+    revision: str | None = Field(default=None, description="40 hex digits, as the Hub's protocol wants.")
+    published: Published | None = None
+
+
+class Job(BaseModel):
+    """A job as GET /jobs/{id} answers it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = Field(default=0, ge=0, description="How many times a worker has taken the job up.")
+    source: Source
+    threat: Threat | None = None
+    steps: list[Step] | None = Field(default=None, description="As asked; the report names those taken.")
+    base: ModelRef | None = None
+    aligned: ModelRef | None = None
+    publish: Publish | None = None
+    seed: int = 0
+    progress: Progress | None = None
+    cancel_requested: bool = False
+    error: Problem | None = None
+    result: JobResult | None = None
+
+
+class JobPage(BaseModel):
+    """One page of jobs, newest first; pass `next_cursor` as `cursor` for the next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jobs: list[Job]
+    next_cursor: str | None = None
+
+
+class JobEvent(BaseModel):
+    """Something that happened to a job. `id` grows; give it as Last-Event-ID to go on from there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    at: datetime
+    type: Literal["status", "progress"]
+    data: dict[str, Any] = Field(
+        description="`status` events: {status, error?}; `progress` events: a Progress."
+    )
+
+
+class JobEvents(BaseModel):
+    """The events of a job, oldest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events: list[JobEvent]

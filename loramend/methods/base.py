@@ -1,0 +1,52 @@
+"""What a method is: a pure function from an adapter to outcomes, one a module."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+
+from loramend.adapter.model import Adapter, Update
+from loramend.contracts.steps import StepBase
+from loramend.reference.models import References
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use beside the adapter and its parameters.
+
+    references  base and aligned weights and displacement subspaces; a method only asks for what its step
+    `needs`
+    device      where dense products with reference weights run
+    seed        every random draw is derived from it and the module's name, so order does not matter
+    """
+
+    references: References
+    device: torch.device
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method did to one module.
+
+    update  the result; the input itself where `applied` is false
+    values  the method's own numbers, for the report
+    truncation_loss  share of ‖X‖_F² lost by returning to the asked rank
+    """
+
+    name: str
+    update: Update
+    applied: bool = True
+    reason: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    truncation_loss: float = 0.0
+
+
+P_contra = TypeVar("P_contra", bound=StepBase, contravariant=True)
+
+
+class Method(Protocol[P_contra]):
+    """Yields exactly one Outcome for each update, in any order; the adapter given is not changed."""
+
+    def __call__(self, adapter: Adapter, params: P_contra, context: Context) -> Iterator[Outcome]: ...
