@@ -1,0 +1,247 @@
+"""The one pipeline behind command line and worker: adapter and steps in, repaired adapter and report out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from loramend.adapter.capability import subspace_blockers
+from loramend.adapter.model import Adapter, Update
+from loramend.adapter.write import as_written
+from loramend.contracts.errors import AdapterError, ReferenceModelError
+from loramend.contracts.job import Phase, Progress
+from loramend.contracts.report import ModuleReport, PlaceboComparison, Report, StepOutcome, Totals
+from loramend.contracts.steps import CsuStep, RestoreStep, SafeLoraStep, Step, SubspaceStep, Threat, needs_of
+from loramend.methods.base import Context, Outcome
+from loramend.methods.controls import compare
+from loramend.methods.registry import METHODS
+from loramend.reference.models import References
+from loramend.reference.open import open_references
+from loramend.report.measure import Measured, measure
+from loramend.report.provenance import Stopwatch
+from loramend.report.summary import adapter_summary
+from loramend.report.words import caveats, summary
+from loramend.spectrum.factored import cosine, distance, norm
+
+OnProgress = Callable[[Progress], None]
+
+SUBSPACE_STEPS = (CsuStep, SafeLoraStep, RestoreStep)
+
+
+def _silent(progress: Progress) -> None:
+    """Progress that nobody watches."""
+
+
+def inspect(
+    adapter: Adapter,
+    references: References | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    on_progress: OnProgress = _silent,
+    source: Mapping[str, str] | None = None,
+) -> Report:
+    """Measure an adapter and change nothing.
+
+    references  base and aligned models to measure against, if any
+    on_progress called after each module; an exception it raises ends the work and passes through
+    source      where the adapter came from, for the report
+    Raises ReferenceModelError where a reference does not fit the adapter.
+    """
+    watch = Stopwatch()
+    references = references or open_references(None, None)
+    _check(adapter, (), references)
+    measured = measure(
+        adapter, references, split=_split_of(()), on_module=_ticker(adapter, "measure", 1, on_progress)
+    )
+    modules = [_module_report(update, measured[name]) for name, update in adapter.updates.items()]
+    totals = _totals(adapter)
+    return Report(
+        kind="inspect",
+        summary=summary(adapter, (), modules, totals, ()),
+        adapter=adapter_summary(adapter),
+        totals=totals,
+        modules=modules,
+        references=references.read(),
+        caveats=caveats(adapter, ()),
+        provenance=watch.provenance(device=torch.device(device), seed=seed, source=source or {}),
+    )
+
+
+def repair(
+    adapter: Adapter,
+    steps: Sequence[Step],
+    references: References | None = None,
+    *,
+    threat: Threat = "poisoned_adapter",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    on_progress: OnProgress = _silent,
+    source: Mapping[str, str] | None = None,
+) -> tuple[Adapter, Report]:
+    """Take the steps in order and report what changed; the adapter given is not touched.
+
+    The result is rounded to the dtype it will be written in, and the report's numbers after the repair are
+    those of
+    the rounded one. Arguments as for `inspect`. Raises ReferenceModelError `reference_required` where a
+    step needs a
+    model that was not given, and whatever the methods raise.
+    """
+    watch = Stopwatch()
+    references = references or open_references(None, None)
+    _check(adapter, steps, references)
+    context = Context(references=references, device=torch.device(device), seed=seed)
+    split = _split_of(steps)
+    before = measure(adapter, references, split=split, on_module=_ticker(adapter, "measure", 2, on_progress))
+
+    outcomes: dict[str, list[StepOutcome]] = {name: [] for name in adapter.updates}
+    placebo: list[PlaceboComparison] = []
+    current = adapter
+    on_step = _ticker(adapter, "repair", len(steps), on_progress)
+    on_control = _ticker(
+        adapter, "controls", sum(isinstance(step, SUBSPACE_STEPS) for step in steps), on_progress
+    )
+    for index, step in enumerate(steps):
+        changed: dict[str, Update] = {}
+        ranks: dict[str, int] = {}
+        for outcome in METHODS[step.type](current, step, context):
+            changed[outcome.name] = outcome.update
+            ranks[outcome.name] = int(outcome.values.get("k", 0))
+            outcomes[outcome.name].append(_step_outcome(step, current.updates[outcome.name], outcome))
+            on_step(outcome.name)
+        repaired = current.with_updates(changed)
+        if isinstance(step, SUBSPACE_STEPS):
+            placebo.append(
+                compare(index, step, current.updates, repaired.updates, ranks, context, on_control)
+            )
+        current = repaired
+
+    current = as_written(current)
+    after = measure(
+        current,
+        references,
+        split=split,
+        on_module=_ticker(adapter, "measure", 2, on_progress, done=len(adapter.updates)),
+    )
+    modules = [
+        _module_report(update, before[name], after[name], outcomes[name])
+        for name, update in adapter.updates.items()
+    ]
+    totals = _totals(adapter, current)
+    report = Report(
+        kind="repair",
+        threat=threat,
+        summary=summary(adapter, steps, modules, totals, placebo),
+        adapter=adapter_summary(adapter),
+        steps=list(steps),
+        totals=totals,
+        modules=modules,
+        placebo=placebo,
+        references=references.read(),
+        caveats=caveats(adapter, steps),
+        provenance=watch.provenance(device=context.device, seed=seed, source=source or {}),
+    )
+    return current, report
+
+
+def _check(adapter: Adapter, steps: Sequence[Step], references: References) -> None:
+    """What can be refused before any weight is read."""
+    have = {"base": references.has_base, "aligned": references.has_aligned}
+    for need in ("base", "aligned"):
+        if need in needs_of(list(steps)) and not have[need]:
+            asking = next(step.type for step in steps if need in step.needs)
+            raise ReferenceModelError(
+                "reference_required",
+                f"Step {asking} needs the {need} model: give `{need}`.",
+                where=f"/{need}",
+            )
+    blockers = subspace_blockers(adapter.config)
+    asking_steps = [step.type for step in steps if step.needs]
+    if blockers and asking_steps:
+        raise AdapterError(
+            "config_unsupported",
+            f"The adapter uses {', '.join(blockers)}, so its modules cannot be matched "
+            f"with a model's weights: "
+            f"step {asking_steps[0]} cannot be taken. Steps that need no model (shrink, "
+            f"random_subspace) can.",
+            where=f"adapter_config.json#{blockers[0]}",
+        )
+    references.check(adapter.updates.values())
+
+
+def _ticker(
+    adapter: Adapter, phase: Phase, passes: int, on_progress: OnProgress, done: int = 0
+) -> Callable[[str], None]:
+    """A callback that counts modules over `passes` passes and tells `on_progress`."""
+    total = len(adapter.updates) * passes
+
+    def tick(name: str) -> None:
+        nonlocal done
+        done += 1
+        on_progress(Progress(phase=phase, done=min(done, total), total=total, detail=name))
+
+    return tick
+
+
+def _split_of(steps: Sequence[Step]) -> SubspaceStep:
+    """Which displacement subspace the energy split is taken over: the first subspace step's, or csu's
+    default."""
+    return next((step for step in steps if isinstance(step, SubspaceStep)), CsuStep())
+
+
+def _step_outcome(step: Step, before: Update, outcome: Outcome) -> StepOutcome:
+    after = outcome.update
+    norm_before, norm_after = float(norm(before)), float(norm(after))
+    return StepOutcome(
+        type=step.type,
+        applied=outcome.applied,
+        reason=outcome.reason,
+        norm_before=norm_before,
+        norm_after=norm_after,
+        distance=float(distance(before, after)) / norm_before if norm_before else 0.0,
+        cosine=float(cosine(before, after)) if norm_before and norm_after else None,
+        rank_before=before.rank,
+        rank_after=after.rank,
+        truncation_loss=outcome.truncation_loss,
+        values=dict(outcome.values),
+    )
+
+
+def _module_report(
+    update: Update, before: Measured, after: Measured | None = None, steps: Sequence[StepOutcome] = ()
+) -> ModuleReport:
+    return ModuleReport(
+        name=update.name,
+        kind=update.kind,
+        shape=update.shape,
+        rank=update.rank,
+        scale=update.scale,
+        dtype=str(update.dtype).removeprefix("torch."),
+        before=before.spectrum,
+        after=after.spectrum if after else None,
+        robustness=before.robustness,
+        base_before=before.base,
+        base_after=after.base if after else None,
+        energy_before=before.energy,
+        energy_after=after.energy if after else None,
+        steps=list(steps),
+    )
+
+
+def _totals(adapter: Adapter, repaired: Adapter | None = None) -> Totals:
+    updates = adapter.updates
+    before = math.fsum(float(norm(update)) ** 2 for update in updates.values())
+    totals = Totals(
+        modules=len(updates),
+        parameters=sum(update.A.numel() + update.B.numel() for update in updates.values()),
+        norm_before=math.sqrt(before),
+    )
+    if repaired is None:
+        return totals
+    after = math.fsum(float(norm(update)) ** 2 for update in repaired.updates.values())
+    moved = math.fsum(
+        float(distance(update, repaired.updates[name])) ** 2 for name, update in updates.items()
+    )
+    return totals.model_copy(
+        update={"norm_after": math.sqrt(after), "distance": math.sqrt(moved / before) if before else 0.0}
+    )

@@ -1,0 +1,45 @@
+"""The model card written beside a repaired adapter: the Hub's YAML metadata and the report in short."""
+
+import json
+
+from loramend.contracts.report import Report
+
+
+def model_card(report: Report) -> str:
+    """README.md of the repaired adapter, in the Hub's format (YAML front matter, then Markdown)."""
+    lines = ["---"]
+    base = report.adapter.base_model
+    if base:
+        lines.append(f"base_model: {json.dumps(base)}")
+    lines += ["library_name: peft", "tags:", "- lora", "- loramend", "---", ""]
+    lines += ["# Repaired LoRA adapter", ""]
+    lines += [*report.summary, ""]
+    lines += ["## What was done", ""]
+    for step in report.steps:
+        lines.append(f"- `{json.dumps(step.model_dump(mode='json'), ensure_ascii=True)}`")
+    totals = report.totals
+    lines += ["", "| | before | after |", "|---|---|---|"]
+    after = "" if totals.norm_after is None else f"{totals.norm_after:.4g}"
+    lines.append(f"| ‖ΔW‖ over {totals.modules} modules | {totals.norm_before:.4g} | {after} |")
+    lines += ["", "## How sure one can be", ""]
+    lines += [f"- {caveat}" for caveat in report.caveats]
+    lines += ["", "## Provenance", ""]
+    lines += [f"- {key}: `{_code(value)}`" for key, value in sorted(report.provenance.source.items())]
+    lines += [f"- read `{_code(file.path)}`, sha256 `{file.sha256}`" for file in report.adapter.files]
+    lines += [
+        f"- {read.role} model `{_code(read.name)}`: {read.tensors} tensors, sha256 `{read.sha256}`"
+        for read in report.references
+    ]
+    lines += [
+        f"- loramend {report.provenance.loramend}, seed {report.provenance.seed}, "
+        f"{report.provenance.started_at:%Y-%m-%d}",
+        "",
+        "`report.json` beside this file has every number; `original/` has the adapter as it came.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    """Text from an adapter made safe inside a code span."""
+    return "".join(" " if not char.isprintable() else char for char in text).replace("`", "'")

@@ -1,0 +1,29 @@
+"""What a repair leaves on disk: the repaired adapter, its report and card, and the original beside them."""
+
+import shutil
+from pathlib import Path
+
+from loramend.adapter.model import Adapter
+from loramend.adapter.write import write_adapter
+from loramend.contracts.report import Report
+from loramend.report.card import model_card
+
+ORIGINAL = "original"
+REPORT = "report.json"
+
+
+def write_result(adapter: Adapter, report: Report, original: Path, out: Path) -> Report:
+    """Write the repaired adapter, `report.json`, `README.md` and `original/` (the files that were read) into `out`.
+
+    Returns the report with the digests of the repaired adapter's files filled in, as it was written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    files = write_adapter(adapter, out)
+    report = report.model_copy(update={"output": files})
+    (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(model_card(report), encoding="utf-8")
+    for path, _, _ in adapter.files:
+        kept = out / ORIGINAL / path
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(original / path, kept)
+    return report

@@ -1,0 +1,132 @@
+"""The main job for real: POST an adapter to `loramend serve`, and load what comes back with peft."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from loramend.contracts.report import Report
+from tests.models import Trio, build_trio
+from tests.serve import Served, serving
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    return build_trio(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, trio: Trio) -> Any:
+    with serving(tmp_path_factory.mktemp("data"), model_roots=[trio.base.parent]) as served:
+        yield served
+
+
+def archive(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, arcname=path.name)
+    return buffer.getvalue()
+
+
+def submit(server: Served, adapter: Path, request: dict[str, Any]) -> dict[str, Any]:
+    answer = httpx.post(
+        f"{server.url}/repair",
+        files={"adapter": ("adapter.tar.gz", archive(adapter)), "request": (None, json.dumps(request))},
+        headers={"Prefer": "wait=60"},
+        timeout=90,
+    )
+    assert answer.is_success, answer.text
+    job: dict[str, Any] = httpx.get(f"{server.url}/jobs/{answer.json()['id']}").json()
+    return job
+
+
+def repaired(server: Served, trio: Trio, steps: list[dict[str, Any]]) -> tuple[dict[str, Any], Report]:
+    request = {"base": {"path": str(trio.base)}, "aligned": {"path": str(trio.aligned)}, "steps": steps}
+    job = submit(server, trio.adapter, request)
+    assert job["status"] == "succeeded", job["error"]
+    report = httpx.get(f"{server.url}/jobs/{job['id']}/report", headers={"Accept": "application/json"})
+    return job, Report.model_validate_json(report.text)
+
+
+STEPS = [
+    [{"type": "csu", "k": 4}],
+    [{"type": "csu", "k": 4, "output_rank": "double"}],
+    [{"type": "safe_lora"}],
+    [{"type": "intruders"}],
+    [{"type": "restore", "k": 2}],
+    [{"type": "rescale", "layers": "all", "ratio": 0.5}, {"type": "shrink", "factor": 0.5}],
+    [{"type": "random_subspace", "k": 4}],
+]
+
+
+@pytest.mark.parametrize("steps", STEPS, ids=lambda steps: "-".join(step["type"] for step in steps))
+def test_peft_loads_the_repaired_adapter_and_its_deltas_are_the_reports(
+    server: Served, trio: Trio, steps: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Through the Hub's protocol, with nothing set but HF_ENDPOINT, in a process of its own."""
+    job, report = repaired(server, trio, steps)
+    script = textwrap.dedent(
+        f"""
+        import json, torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+        base = AutoModelForCausalLM.from_pretrained({str(trio.base)!r})
+        model = PeftModel.from_pretrained(base, "repaired/{job["id"]}").eval()
+        tokens = model.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=5, do_sample=False)
+        norms = {{
+            name.removeprefix("base_model.model."): module.get_delta_weight("default").norm().item()
+            for name, module in model.named_modules() if hasattr(module, "get_delta_weight")
+        }}
+        print(json.dumps({{"tokens": tokens.tolist(), "norms": norms}}))
+        """
+    )
+    env = os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert len(said["tokens"][0]) == 8
+    after = {module.name: module.after.norm for module in report.modules if module.after}
+    assert said["norms"] == pytest.approx(after, rel=1e-5)
+
+
+def test_a_downloaded_archive_loads_from_disk(server: Served, trio: Trio, tmp_path: Path) -> None:
+    job, _ = repaired(server, trio, [{"type": "shrink", "factor": 0.25}])
+    command = [sys.executable, "-m", "loramend.cli.main", "pull", f"{server.url}/jobs/{job['id']}"]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(trio.base), tmp_path / "out")
+    before = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(trio.base), trio.adapter)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    repaired_delta = model.get_submodule(name).get_delta_weight("default")
+    torch.testing.assert_close(repaired_delta, 0.25 * before.get_submodule(name).get_delta_weight("default"))
+
+
+def test_a_base_of_another_shape_fails_the_job_by_name(server: Served, trio: Trio) -> None:
+    job = submit(server, trio.adapter, {"base": {"path": str(trio.other)}, "steps": [{"type": "intruders"}]})
+    assert job["status"] == "failed"
+    assert job["error"]["code"] == "reference_mismatch"
+    assert "self_attn" in job["error"]["detail"]
+
+
+def test_base_equal_to_aligned_is_refused(server: Served, trio: Trio) -> None:
+    same = {"path": str(trio.base)}
+    job = submit(server, trio.adapter, {"base": same, "aligned": same, "steps": [{"type": "csu"}]})
+    assert job["status"] == "failed"
+    assert job["error"]["code"] == "reference_identical"
