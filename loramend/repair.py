@@ -155,16 +155,14 @@ def _check(adapter: Adapter, steps: Sequence[Step], references: References) -> N
                 f"Step {asking} needs the {need} model: give `{need}`.",
                 where=f"/{need}",
             )
-    blockers = subspace_blockers(adapter.config)
+    blockers = subspace_blockers(adapter.features)
     asking_steps = [step.type for step in steps if step.needs]
     if blockers and asking_steps:
         raise AdapterError(
             "config_unsupported",
-            f"The adapter uses {', '.join(blockers)}, so its modules cannot be matched "
-            f"with a model's weights: "
-            f"step {asking_steps[0]} cannot be taken. Steps that need no model (shrink, "
-            f"random_subspace) can.",
-            where=f"adapter_config.json#{blockers[0]}",
+            f"{blockers[0]}: step {asking_steps[0]} cannot be taken here; steps that need no model (shrink, "
+            "random_subspace) can.",
+            where="adapter_config.json",
         )
     references.check(adapter.updates.values())
 

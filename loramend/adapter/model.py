@@ -3,21 +3,23 @@ untouched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Kind = Literal["linear", "embedding", "conv", "parameter"]
-Format = Literal["peft", "kohya", "diffusers"]
+from loramend.adapter.layout import Format, Kind, Layout
 
 
 @dataclass(frozen=True)
 class Update:
     """One low-rank update ΔW = s·BA of one weight matrix, ΔW being (out, in).
 
-    Convolutions are flattened: in = in_channels/groups · kernel size. Embeddings: out = embedding_dim,
-    in = num_embeddings. A MoE parameter gives one Update an expert.
+    Convolutions are flattened: in = in_channels · kernel size. Embeddings: out = embedding_dim,
+    in = num_embeddings. A MoE parameter gives one Update an expert, name[expert]. A grouped convolution gives
+    one a group, name[group]: PEFT's A sees all in_channels, so these ΔW have no counterpart in the base
+    weight (feature grouped_conv). For a MoE parameter the file does not say whether the base stores (out, in)
+    or (in, out): `transposed` stays False and whoever knows the base's shape decides.
 
     A        (r, in), float32 (float64 where the file holds float64)
     B        (out, r), likewise
@@ -63,8 +65,7 @@ class Adapter:
 
     updates      by Update.name, in the file's order
     passthrough  tensors that no method touches, by their key in the file, in their own dtype:
-    modules_to_save, bias
-                 tensors, trainable tokens
+                 modules_to_save, bias tensors, trainable tokens, lora_B's biases
     config       adapter_config.json as read (empty for formats without one)
     layout       what the writer of this format needs to put the tensors back; see that format's module
     features     handled features in use, for the report
@@ -76,7 +77,7 @@ class Adapter:
     updates: Mapping[str, Update]
     passthrough: Mapping[str, Tensor]
     config: Mapping[str, Any]
-    layout: Any
+    layout: Layout
     features: tuple[str, ...] = ()
     files: tuple[tuple[str, str, int], ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)

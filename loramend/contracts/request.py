@@ -16,10 +16,11 @@ from pydantic import (
 from loramend.contracts.steps import Step, Threat
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+REPO_ID = rf"^(?:{_NAME}/)?{_NAME}$"
 
 HubId = Annotated[
     str,
-    StringConstraints(pattern=rf"^(?:{_NAME}/)?{_NAME}$"),
+    StringConstraints(pattern=REPO_ID),
     Field(description="A Hub repository: namespace/name, or a bare name."),
 ]
 PublishId = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}$")]

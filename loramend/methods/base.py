@@ -9,6 +9,7 @@ import torch
 from loramend.adapter.model import Adapter, Update
 from loramend.contracts.steps import StepBase
 from loramend.reference.models import References
+from loramend.spectrum.factored import Factors
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class Outcome:
     values: Mapping[str, float] = field(default_factory=dict)
     truncation_loss: float = 0.0
 
+
+def left_alone(update: Update, reason: str, values: Mapping[str, float] | None = None) -> Outcome:
+    """The outcome of a module that the method did not change."""
+    return Outcome(name=update.name, update=update, applied=False, reason=reason, values=values or {})
+
+
+def refactored(update: Update, factors: Factors) -> Update:
+    """The same module with these factors, in its own dtype; a scale in them is kept."""
+    B, A = factors.B.to(update.B), factors.A.to(update.A)
+    return update.with_factors(B, A, float(factors.scale))
+
+
+ZERO_UPDATE = "the update is zero"
 
 P_contra = TypeVar("P_contra", bound=StepBase, contravariant=True)
 

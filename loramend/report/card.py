@@ -1,19 +1,21 @@
 """The model card written beside a repaired adapter: the Hub's YAML metadata and the report in short."""
 
 import json
+import re
 
 from loramend.contracts.report import Report
+from loramend.contracts.request import REPO_ID
 
 
 def model_card(report: Report) -> str:
     """README.md of the repaired adapter, in the Hub's format (YAML front matter, then Markdown)."""
     lines = ["---"]
     base = report.adapter.base_model
-    if base:
+    if base and re.fullmatch(REPO_ID, base):
         lines.append(f"base_model: {json.dumps(base)}")
     lines += ["library_name: peft", "tags:", "- lora", "- loramend", "---", ""]
     lines += ["# Repaired LoRA adapter", ""]
-    lines += [*report.summary, ""]
+    lines += [f"{sentence}\n" for sentence in report.summary]
     lines += ["## What was done", ""]
     for step in report.steps:
         lines.append(f"- `{json.dumps(step.model_dump(mode='json'), ensure_ascii=True)}`")

@@ -1,0 +1,38 @@
+"""`loramend inspect`: what an adapter's weights say, changing nothing."""
+
+from typing import Annotated
+
+import typer
+
+from loramend.cli import options
+from loramend.cli.errors import fails_in_one_line
+
+
+@fails_in_one_line
+def inspect(
+    adapter: options.Adapter,
+    base: options.Base = None,
+    aligned: options.Aligned = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    cache: options.Cache = options.DEFAULT_CACHE,
+) -> None:
+    """Measure an adapter: its spectrum, and how it lies to its base and aligned model."""
+    from loramend import repair as pipeline
+    from loramend.cli.tables import print_report
+    from loramend.cli.work import prepared
+
+    with prepared(adapter, base, aligned, device=device, cache=cache) as work:
+        report = pipeline.inspect(
+            work.adapter,
+            work.references,
+            seed=seed,
+            device=work.device,
+            on_progress=work.on_progress,
+            source=work.source,
+        )
+    if json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        print_report(report)

@@ -1,0 +1,53 @@
+"""The command line. Torch, the Hub's client and the network are imported by the commands that need them."""
+
+import os
+import signal
+from typing import Annotated
+
+import typer
+
+from loramend.cli.inspect import inspect
+from loramend.cli.pull import pull
+from loramend.cli.repair import repair
+from loramend.cli.serve import serve
+
+app = typer.Typer(
+    name="loramend",
+    help="Repair LoRA adapters after training.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(inspect)
+app.command()(repair)
+app.command()(serve)
+app.command()(pull)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("loramend"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and warnings.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["LORAMEND_DEBUG"] = "1"
+
+
+def run() -> None:
+    """The `loramend` console script."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM cleans up as Ctrl-C does
+    app()
+
+
+if __name__ == "__main__":
+    run()

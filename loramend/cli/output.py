@@ -1,0 +1,92 @@
+"""Output folders that appear whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loramend.cli.errors import CommandError
+
+REPORT = "report.json"
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
+
+    replace  let `target` be a folder that an earlier run filled (it holds a report.json of ours); its
+             contents go. Any other folder that is not empty is never touched.
+
+    Raises CommandError `output_exists` before anything is done.
+    """
+    target = target.expanduser().absolute()
+    _check_free(target, replace=replace)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield made
+        made.chmod(0o777 & ~_umask())  # mkdtemp's 0700 was for the unfinished folder
+        _move(made, target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _move(made: Path, target: Path) -> None:
+    """Put `made` where `target` is; what was there goes once that has worked."""
+    if not target.exists() or not any(target.iterdir()):
+        made.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    target.rename(old)
+    try:
+        made.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    made = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        made.chmod(0o666 & ~_umask())
+        made.replace(file)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def _check_free(target: Path, *, replace: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise CommandError("output_exists", f"{target} is a file: name a folder with --out")
+    if not any(target.iterdir()):
+        return
+    ours = _is_ours(target)
+    if replace and ours:
+        return
+    remedy = "pass --force to replace it, or name another" if ours else "name a new one with --out"
+    raise CommandError("output_exists", f"the folder {target} is not empty: {remedy}")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and "schema_version" in report and report.get("kind") == "repair"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,207 @@
+"""`loramend serve`: broker, workers and API as processes of one command."""
+
+import http.client
+import importlib.util
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from loramend.cli.broker import embedded_broker
+from loramend.cli.datafolder import DataFolder, default_root, open_data_folder
+from loramend.cli.errors import CommandError, fails_in_one_line
+from loramend.cli.supervisor import Program, Supervisor
+
+# Before the first /readyz: a worker imports torch, which takes its time on a busy machine.
+START_SECONDS = 180.0
+_TICK = 0.2
+
+_EXAMPLE = '{"base": "BASE_MODEL"}'
+
+# The API goes first, so that no request is cut off by a missing broker; a worker gets time for its soft
+# shutdown, in which a job that cannot end goes back to its queue.
+API = Program("api", (sys.executable, "-P", "-m", "service"), stop_after=15.0)
+WORKERS = (
+    Program("worker-io", (sys.executable, "-P", "-m", "worker", "--queues", "io"), stop_after=30.0),
+    Program("worker", (sys.executable, "-P", "-m", "worker", "--queues", "spectral,train"), stop_after=30.0),
+)
+
+
+@fails_in_one_line
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than loopback need LORAMEND_API_KEYS.")
+    ] = ("127.0.0.1"),
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LORAMEND_DATA",
+            help="Folder for jobs, files and logs.",
+            show_default="$XDG_DATA_HOME/loramend",
+        ),
+    ] = None,
+    model_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="Folder under which requests may name local models.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the worker computes: cpu, cuda, cuda:1, …")
+    ] = None,
+) -> None:
+    """Run the whole service here: API, workers and a broker of its own.
+
+    Jobs and files stay in the data folder and are there again after a restart. Everything stops with this
+    command, even when it is killed. The processes log into DATA/logs.
+    """
+    _check_installed()
+    if not _is_loopback(host) and not os.environ.get("LORAMEND_API_KEYS"):
+        raise CommandError(
+            "address_refused",
+            f"without LORAMEND_API_KEYS the service listens on loopback only, and {host} is not",
+        )
+    port = _free_port(host, port)
+    signals = _StopSignals()
+    with open_data_folder(data or default_root()) as folder, embedded_broker(folder) as broker:
+        folder.note_holder(_url(host, port))
+        settings = {
+            "LORAMEND_BROKER_URL": broker.url,
+            "LORAMEND_STORAGE_URL": folder.blobs.as_uri(),
+            "LORAMEND_SECRET_KEY": folder.secret_key(),
+            "LORAMEND_WORK_DIR": str(folder.work),
+            "LORAMEND_CACHE_DIR": str(folder.cache),
+            "LORAMEND_HOST": host,
+            "LORAMEND_PORT": str(port),
+            "TMPDIR": str(folder.work),
+            "PYTHONUNBUFFERED": "1",
+        }
+        if model_root:
+            settings["LORAMEND_MODEL_ROOTS"] = os.pathsep.join(map(str, model_root))
+        if device:
+            settings["LORAMEND_DEVICE"] = device
+        supervisor = Supervisor(folder.logs, {**os.environ, **settings}, say=_warn)
+        try:
+            supervisor.start(broker.program)
+            _await("the broker", broker.answers, supervisor, signals)
+            for program in (*WORKERS, API):
+                supervisor.start(program)
+            _await("the service", lambda: _is_ready(host, port), supervisor, signals)
+            if not signals.count:
+                _announce(_url(host, port), folder)
+            while not signals.count:
+                supervisor.tend()
+                time.sleep(_TICK)
+            typer.echo("Stopping: running jobs go back to their queue. Ctrl-C again stops at once.")
+        finally:
+            for names in ([API.name], [worker.name for worker in WORKERS], [broker.program.name]):
+                supervisor.stop(names, hurry=lambda: signals.count > 1)
+
+
+class _StopSignals:
+    """Counts INT, TERM and HUP instead of dying of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def _check_installed() -> None:
+    """Find, without importing any, what the children will import."""
+    missing = [
+        name
+        for name in ("service", "worker", "fastapi", "celery", "torch")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise CommandError(
+            "not_installed",
+            f"serve needs {', '.join(missing)}, not installed here: pip install 'loramend[all]'",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """A name other than localhost counts as not: what it resolves to can change."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _free_port(host: str, port: int) -> int:
+    """`port`, or a free one for 0, after a trial bind."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            return int(trial.getsockname()[1])
+    except OSError as error:
+        raise CommandError(
+            "address_in_use",
+            f"cannot listen on {host}, port {port}: {error.strerror}; give another --port or --host",
+        ) from None
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{_reachable(host, bracketed=True)}:{port}"
+
+
+def _reachable(host: str, *, bracketed: bool = False) -> str:
+    """The host under which this machine reaches it: the wildcard addresses are for listening only."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]" if bracketed and ":" in host else host
+
+
+def _is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=5.0)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _await(what: str, ready: Callable[[], bool], supervisor: Supervisor, signals: _StopSignals) -> None:
+    """Wait until it is ready, a child ends, or a signal comes."""
+    deadline = time.monotonic() + START_SECONDS
+    while not signals.count and not ready():
+        supervisor.check_started()
+        if time.monotonic() >= deadline:
+            raise CommandError("process_failed", f"{what} was not ready within {START_SECONDS:.0f} s")
+        time.sleep(_TICK)
+
+
+def _announce(url: str, folder: DataFolder) -> None:
+    typer.echo(
+        f"loramend listens on {url}; jobs and logs are in {folder.root}\n"
+        f"  send   curl -F adapter=@adapter.zip -F request='{_EXAMPLE}' {url}/repair\n"
+        f"  watch  curl {url}/jobs/JOB\n"
+        f"  fetch  loramend pull {url}/jobs/JOB --out repaired\n"
+        f'  load   PeftModel.from_pretrained(base, "repaired/JOB"), with HF_ENDPOINT={url}\n'
+        f"Ctrl-C stops it."
+    )
+
+
+def _warn(line: str) -> None:
+    typer.echo(f"loramend: {line}", err=True)

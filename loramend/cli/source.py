@@ -1,0 +1,93 @@
+"""ADAPTER, --base and --aligned: folders, files and Hub IDs turned into folders on this machine."""
+
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from loramend.adapter.archive import extract
+from loramend.adapter.limits import Limits
+from loramend.cli.errors import debugging
+from loramend.cli.hub.environment import HUGGINGFACE, environment
+from loramend.contracts.errors import AdapterError, LoramendError, ReferenceModelError
+from loramend.contracts.request import HubId, Revision
+
+_HUB_ID: TypeAdapter[str] = TypeAdapter(HubId)
+_REVISION: TypeAdapter[str] = TypeAdapter(Revision)
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder with the files, or a .safetensors file; the name to report it under; where it came from."""
+
+    folder: Path
+    name: str
+    source: dict[str, str] = field(default_factory=dict)
+
+
+def find_adapter(text: str, scratch: Path) -> Found:
+    """Where the adapter is: a folder, an archive, a .safetensors file or a Hub ID (`ID@revision`).
+
+    scratch  an empty folder, filled with what has to be unpacked or fetched
+    Raises AdapterError `adapter_not_found`, and what reading archives and fetching from the Hub raises.
+    """
+    path = Path(text).expanduser()
+    if path.exists():
+        # The reader takes a .safetensors file with its config beside it, and knows how to refuse a pickle.
+        readable = path.is_dir() or path.suffix == ".safetensors" or path.suffix in _PICKLES
+        place = path if readable else extract(path, scratch / "adapter", Limits())
+        return Found(place, text, {"path": str(path.absolute())})
+    missing = AdapterError(
+        "adapter_not_found",
+        f"'{text}' is no file or folder here, nor a Hub ID such as namespace/name or namespace/name@main.",
+    )
+    hub_id, revision = _hub_id(text, missing)
+    _prepare_hub_client()
+    from loramend.cli.fetch import fetch_adapter
+
+    return fetch_adapter(hub_id, revision, scratch)
+
+
+def find_model(text: str | None, role: Literal["base", "aligned"], needed: Collection[str]) -> Found | None:
+    """Where a reference model is: a local folder or .safetensors file, or a Hub ID (`ID@revision`).
+
+    needed  names of the tensors that will be read: other shards are not fetched
+    Raises ReferenceModelError `reference_not_found`, and what fetching from the Hub raises.
+    """
+    if text is None:
+        return None
+    path = Path(text).expanduser()
+    if path.exists():
+        return Found(path, text)
+    missing = ReferenceModelError(
+        "reference_not_found", f"'{text}' is no folder here, nor a Hub ID.", where=f"--{role}"
+    )
+    hub_id, revision = _hub_id(text, missing)
+    _prepare_hub_client()
+    from loramend.cli.fetch import fetch_model
+
+    return fetch_model(hub_id, revision, needed)
+
+
+def _hub_id(text: str, otherwise: LoramendError) -> tuple[str, str | None]:
+    """(ID, revision); raises `otherwise` for what can only be a path, or is neither."""
+    if re.match(r"[/.~]", text):
+        raise otherwise
+    hub_id, at, revision = text.partition("@")
+    try:
+        return _HUB_ID.validate_python(hub_id), _REVISION.validate_python(revision) if at else None
+    except ValidationError:
+        raise otherwise from None
+
+
+def _prepare_hub_client() -> None:
+    """Settings that huggingface_hub reads when it is imported."""
+    for name, value in environment(os.environ.get("HF_ENDPOINT") or HUGGINGFACE).items():
+        os.environ.setdefault(name, value)
+    if not debugging():
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its advice would stand beside our one line

@@ -1,0 +1,78 @@
+"""What `inspect` and `repair` share: the adapter read, the reference models opened, the device chosen."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from loramend.adapter import locate
+from loramend.adapter.model import Adapter
+from loramend.adapter.read import read_adapter
+from loramend.cli.errors import CommandError
+from loramend.cli.progress import progress_on_stderr
+from loramend.cli.source import find_adapter, find_model
+from loramend.contracts.job import Progress
+from loramend.reference.models import References
+from loramend.reference.open import open_references
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a command needs to call the pipeline.
+
+    folder  where the files that were read are
+    """
+
+    adapter: Adapter
+    folder: Path
+    source: dict[str, str]
+    references: References
+    device: str
+    on_progress: Callable[[Progress], None]
+
+
+@contextmanager
+def prepared(
+    adapter: str, base: str | None, aligned: str | None, *, device: str | None, cache: Path
+) -> Iterator[Work]:
+    """Fetch and read what the command line names; temporary files go when the block ends."""
+    with ExitStack() as stack:
+        chosen = choose_device(device)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loramend-")))
+        found = find_adapter(adapter, scratch)
+        read = read_adapter(found.folder, name=found.name)
+        needed = {update.weight for update in read.updates.values()}
+        base_found = find_model(base, "base", needed)
+        aligned_found = find_model(aligned, "aligned", needed)
+        references = stack.enter_context(
+            open_references(
+                base_found.folder if base_found else None,
+                aligned_found.folder if aligned_found else None,
+                base_name=base_found.name if base_found else None,
+                aligned_name=aligned_found.name if aligned_found else None,
+                cache_dir=cache.expanduser(),
+                device=chosen,
+            )
+        )
+        on_progress = stack.enter_context(progress_on_stderr())
+        yield Work(
+            read, locate.find_adapter(found.folder).root, found.source, references, chosen, on_progress
+        )
+
+
+def choose_device(device: str | None) -> str:
+    """The device asked for, or the GPU where there is one.
+
+    Raises CommandError `device_unavailable`.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CommandError("device_unavailable", f"--device {device} cannot be used: {reason}") from None
+    return device

@@ -1,0 +1,197 @@
+"""The placebo controls: a subspace repair beside changes of the same size that know nothing of the model.
+
+shrink            the whole update scaled to the repaired norm
+random_subspace   what the step does, with random directions in the displacement's place, DRAWS times:
+                  csu        the same correction on random subspaces of each module's k
+                  safe_lora  B projected on a random subspace of as many output directions as hold 90% of the
+                             displacement's energy (at most 64), in the modules it projected, each module
+                             scaled to its repaired norm
+                  restore    the displacement's singular values on random directions
+
+Source: arXiv 2605.10575, whose audit of Safe LoRA found plain shrinking. By weights alone, the repair X
+counts as indistinguishable where
+
+- its cosine with the original update, that is with the shrink control, is at least SAME, or
+- its mean cosine with the random draws is at least SAME, or lies within two standard deviations of the draws'
+  cosines with one another: X then looks like one draw more.
+
+Cosines and norms are taken over all modules, from summed inner products in float64. This compares weights;
+what a repair does to a model's behaviour it cannot tell.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from statistics import fmean as mean
+from statistics import stdev
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from loramend.adapter.model import Update
+from loramend.contracts.report import Control, PlaceboComparison
+from loramend.contracts.steps import CsuStep, RestoreStep, SafeLoraStep
+from loramend.methods.base import Context
+from loramend.methods.correction import correct
+from loramend.methods.random_subspace import random_pair
+from loramend.methods.restore import add, leading
+from loramend.spectrum.factored import Factored, Factors, gram, norm
+
+DRAWS = 5
+SAME = 0.99
+NO_CHANGE = 1e-7
+"""Relative distance at or under which a step changed nothing: what inner products in float64 resolve."""
+
+
+def compare(
+    step_index: int,
+    params: CsuStep | SafeLoraStep | RestoreStep,
+    before: Mapping[str, Update],
+    after: Mapping[str, Update],
+    ranks: Mapping[str, int],
+    context: Context,
+    on_module: Callable[[str], None],
+) -> PlaceboComparison:
+    """Set a subspace step beside its two controls.
+
+    before, after  the updates the step was given and those it returned, by name
+    ranks          the k of each module's displacement subspace as csu reports it; read for csu alone, and
+                   only where it changed the module
+    on_module      called with each module's name once it is done
+    """
+    # Inner products among the original, the repair and the draws.
+    G = torch.zeros(2 + DRAWS, 2 + DRAWS, dtype=torch.float64)
+    for original in context.references.in_order(before.values()):
+        repaired = after[original.name]
+        draws = _draws(step_index, params, original, repaired, ranks, context)
+        G += gram([original, repaired, *draws]).cpu()
+        on_module(original.name)
+    return _compared(step_index, params.type, G)
+
+
+def _draws(
+    step_index: int,
+    params: CsuStep | SafeLoraStep | RestoreStep,
+    original: Update,
+    repaired: Update,
+    ranks: Mapping[str, int],
+    context: Context,
+) -> list[Factored]:
+    """The random control's results for one module; the original itself where the step left it alone."""
+    if _equal(original, repaired):
+        return [original] * DRAWS
+    seeds = [f"control {step_index} {draw}" for draw in range(DRAWS)]
+    if isinstance(params, CsuStep):
+        k = ranks[original.name]
+        return [
+            correct(original, *random_pair(original, k, context.seed, seed), params).factors for seed in seeds
+        ]
+    if isinstance(params, SafeLoraStep):
+        k = context.references.displacement_subspace(original).k
+        target = norm(repaired)
+        return [
+            _projected(original, random_pair(original, k, context.seed, seed)[0], target) for seed in seeds
+        ]
+    subspace = context.references.displacement_subspace(
+        original, k=params.k, energy=params.energy, max_k=params.max_k
+    )
+    return [
+        add(
+            original,
+            leading(subspace, *random_pair(original, subspace.k, context.seed, seed), params.alpha),
+            params,
+        )[0]
+        for seed in seeds
+    ]
+
+
+def _equal(one: Update, other: Update) -> bool:
+    return one.scale == other.scale and torch.equal(one.B, other.B) and torch.equal(one.A, other.A)
+
+
+def _projected(update: Update, U: Tensor, target: Tensor) -> Factors:
+    """U(UᵀB)A, scaled to the norm `target`."""
+    B = U @ (U.mT @ update.B.double())
+    projected = Factors(B, update.A.double(), update.scale)
+    size = norm(projected)
+    return projected._replace(B=B * (target / size.where(size > 0, 1.0)))
+
+
+def _compared(step: int, type_: str, G: Tensor) -> PlaceboComparison:
+    """The comparison from the inner products G (2 + DRAWS, 2 + DRAWS) of original, repair and draws."""
+    original, repair, *draws = range(len(G))
+    norms = G.diagonal().clamp_min(0.0).sqrt().tolist()
+
+    def cosine(i: int, j: int) -> float:
+        size = norms[i] * norms[j]
+        return max(-1.0, min(1.0, float(G[i, j]) / size)) if size else 0.0
+
+    def distance(i: int) -> float:
+        squared = float(G[i, i] - 2 * G[i, original] + G[original, original])
+        return math.sqrt(max(0.0, squared)) / norms[original] if norms[original] else 0.0
+
+    def ratio(i: int) -> float:
+        return norms[i] / norms[original] if norms[original] else 0.0
+
+    defined = norms[original] > 0 and norms[repair] > 0
+    to_original = cosine(repair, original) if defined else None
+    distances = [distance(i) for i in draws]
+    to_repair = [cosine(i, repair) for i in draws]
+    shrink = Control(
+        name="shrink",
+        draws=1,
+        distance=abs(ratio(repair) - 1.0) if norms[original] else 0.0,
+        distance_sd=None,
+        norm_ratio=ratio(repair),
+        cosine_to_original=1.0 if defined else None,
+        cosine_to_repair=to_original,
+    )
+    random = Control(
+        name="random_subspace",
+        draws=DRAWS,
+        distance=mean(distances),
+        distance_sd=stdev(distances),
+        norm_ratio=mean(ratio(i) for i in draws),
+        cosine_to_original=mean(cosine(i, original) for i in draws) if defined else None,
+        cosine_to_repair=mean(to_repair),
+        cosine_to_repair_sd=stdev(to_repair),
+    )
+    changed = distance(repair) > NO_CHANGE or (norms[repair] > 0 and norms[original] == 0)
+    among = [cosine(i, j) for i, j in combinations(draws, 2)]
+    verdict, sentence = _verdict(changed, to_original, mean(to_repair), mean(among), stdev(among))
+    return PlaceboComparison(
+        step=step,
+        type=type_,
+        distance=distance(repair),
+        norm_ratio=ratio(repair),
+        cosine_to_original=to_original,
+        controls=[shrink, random],
+        verdict=verdict,
+        sentence=sentence,
+    )
+
+
+def _verdict(
+    changed: bool, to_original: float | None, to_random: float, among: float, sd: float
+) -> tuple[Literal["indistinguishable_by_weights", "distinct_by_weights", "no_change"], str]:
+    """The rule of this module's docstring, and its outcome in one sentence."""
+    if not changed:
+        return "no_change", "The step changed nothing, so there is nothing to compare."
+    if to_original is not None and to_original >= SAME:
+        return "indistinguishable_by_weights", (
+            f"By weights alone the repair is the same as scaling the whole update "
+            f"(cosine {to_original:.4f}): "
+            "nothing here shows that the aligned model's directions mattered."
+        )
+    random = f"cosine {to_random:.4f} with them, {among:.4f} ± {sd:.4f} among them"
+    if to_random >= SAME or abs(to_random - among) <= 2 * sd:
+        return "indistinguishable_by_weights", (
+            f"By weights alone the repair is the same as one on random subspaces ({random}): "
+            "nothing here shows that the aligned model's directions mattered."
+        )
+    scaling = "" if to_original is None else f"from plain scaling (cosine {to_original:.4f}) and "
+    return "distinct_by_weights", (
+        f"By weights the repair differs {scaling}from the same change on random subspaces ({random}); "
+        "whether the model behaves better for it, weights cannot tell."
+    )

@@ -1,0 +1,45 @@
+"""CSU-style correction of a poisoned adapter, without training.
+
+Source      the abstract of "CSU-LoRA", arXiv 2605.30640; its equations could not be read, so ours may differ.
+Approach    the update is divided over the displacement subspace between an aligned model and its base; the
+            part inside is kept, the rest attenuated by a penalised minimum-change problem in closed form
+            (`correction.correct` has the equations).
+Limits      an update spread evenly over all directions has nearly all its energy outside any small
+            subspace, and the method then comes close to plain shrinking: the placebo controls show whether
+            it did. Directions that carry safety carry usefulness too (arXiv 2505.14185).
+"""
+
+from collections.abc import Iterator
+
+from loramend.adapter.model import Adapter, Update
+from loramend.contracts.steps import CsuStep
+from loramend.methods.base import ZERO_UPDATE, Context, Outcome, left_alone, refactored
+from loramend.methods.correction import correct
+from loramend.spectrum.factored import norm
+
+
+def csu(adapter: Adapter, params: CsuStep, context: Context) -> Iterator[Outcome]:
+    """Correct every update with its weight's displacement subspace. A zero update, and one whose weight the
+    aligned model shares with the base, is left alone."""
+    for update in context.references.in_order(adapter.updates.values()):
+        yield _corrected(update, params, context)
+
+
+def _corrected(update: Update, params: CsuStep, context: Context) -> Outcome:
+    if float(norm(update)) == 0:
+        return left_alone(update, ZERO_UPDATE)
+    subspace = context.references.displacement_subspace(
+        update, k=params.k, energy=params.energy, max_k=params.max_k
+    )
+    if subspace.k == 0 or subspace.norm == 0:
+        return left_alone(update, "base and aligned weight are equal: no displacement to compare with")
+    correction = correct(update, subspace.U, subspace.V, params)
+    values = {"k": float(subspace.k), "displacement_energy": subspace.energy, **correction.values}
+    if params.penalty == 0:
+        return left_alone(update, "penalty 0 leaves the update as it is", values)
+    return Outcome(
+        name=update.name,
+        update=refactored(update, correction.factors),
+        values=values,
+        truncation_loss=correction.truncation_loss,
+    )

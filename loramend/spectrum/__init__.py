@@ -1,0 +1,1 @@
+"""The exact SVD of s·BA in factor space, and every measure drawn from it."""

@@ -1,0 +1,95 @@
+"""The OpenAPI document: routes give their responses by model name, the schemas are added here once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from loramend.contracts.errors import Problem
+from service.api.problems import examples
+
+_REF = "#/components/schemas/{model}"
+_SECURITY = {
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "One of LORAMEND_API_KEYS. Without keys, only the service's own machine is answered.",
+    }
+}
+_DESCRIPTION = """\
+Repairs LoRA adapters after training. POST an adapter, follow its job, fetch the repaired adapter and its \
+spectral report.
+
+Errors are problem details (RFC 9457) with a `code` from a closed list. `errors[].pointer` is a JSON pointer \
+into the request's document; for parameters it starts with `/query`, `/path` or `/header`; inside an adapter \
+it is `file#tensor`. Every answer carries `X-Request-ID`."""
+
+
+def ref(model: type[BaseModel]) -> dict[str, str]:
+    """A reference to the model's schema."""
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def without(field: str, model: type[BaseModel]) -> dict[str, Any]:
+    """The model's schema less one field, with references to the shared schemas."""
+    schema = model.model_json_schema(ref_template=_REF)
+    properties = {name: value for name, value in schema["properties"].items() if name != field}
+    required = [name for name in schema.get("required", []) if name != field]
+    return {"type": "object", "additionalProperties": False, "properties": properties, "required": required}
+
+
+def header(description: str, kind: str = "string") -> dict[str, Any]:
+    """An OpenAPI response header."""
+    return {"description": description, "schema": {"type": kind}}
+
+
+def ok(
+    model: type[BaseModel],
+    description: str = "Done",
+    *,
+    status: int = 200,
+    headers: dict[str, Any] | None = None,
+) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for a JSON answer."""
+    content = {"application/json": {"schema": ref(model)}}
+    return {status: {"description": description, "content": content, "headers": headers or {}}}
+
+
+def install(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
+    """Make `app.openapi()` answer with the whole document, holding the schemas of these models."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, models)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
+
+
+def _document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary="LoRA adapter in, repaired adapter and spectral report out",
+        description=_DESCRIPTION,
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        routes=app.routes,
+    )
+    known: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
+    _, schemas = models_json_schema([*known, (Problem, "validation")], ref_template=_REF)
+    document["components"] = {
+        "schemas": dict(sorted(schemas["$defs"].items())),
+        "examples": examples(),
+        "securitySchemes": _SECURITY,
+    }
+    document["security"] = [{"apiKey": []}, {}]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            responses = operation["responses"]
+            if "HTTPValidationError" in str(responses.get("422", "")):
+                del responses["422"]
+            operation["responses"] = dict(sorted(responses.items()))
+    return document

@@ -1,0 +1,61 @@
+"""What the endpoints work with: one set of clients for each application."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, Request
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from loramend.adapter.limits import Limits
+from loramend.contracts.errors import RequestError
+from service.api.metrics import Metrics
+from service.jobs.queue import Dispatcher
+from service.jobs.records import JobRecord
+from service.jobs.secrets import TokenVault
+from service.jobs.storage import Storage
+from service.jobs.store import JobStore
+from service.settings import ServiceSettings
+
+
+@dataclass(frozen=True)
+class Services:
+    """Clients and settings shared by all requests.
+
+    stopping  set when the server is asked to stop: what waits for events then ends
+    uploads   bounds how many upload bodies are received at a time, each of which holds a thread
+    """
+
+    settings: ServiceSettings
+    redis: "Redis"
+    events: "AsyncRedis"
+    store: JobStore
+    storage: Storage
+    dispatcher: Dispatcher
+    vault: TokenVault
+    limits: Limits
+    metrics: Metrics
+    uploads: anyio.CapacityLimiter
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.events.aclose()
+        self.redis.close()
+
+    def job(self, job_id: str) -> JobRecord:
+        """The job, or RequestError `not_found`."""
+        record = self.store.get(job_id)
+        if record is None:
+            raise RequestError("not_found", f"There is no job {job_id}.")
+        return record
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Use = Annotated[Services, Depends(_services)]

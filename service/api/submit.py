@@ -1,0 +1,220 @@
+"""From a request for a job to the job: read, check, store, send."""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from loramend.contracts.errors import AdapterError, LoramendError, RequestError
+from loramend.contracts.job import TERMINAL
+from loramend.contracts.request import AnalysisRequest, JobKind, ModelRef, RepairRequest
+from loramend.contracts.steps import default_recipe, needs_of
+from service.api.body import Form, media_type_of, read_form, read_json
+from service.api.documents import json_response
+from service.api.events import wait_for_end
+from service.api.negotiation import preferred_wait
+from service.api.problems import invalid_document
+from service.api.state import Services
+from service.jobs.intake import take_upload
+from service.jobs.records import BlobRef, JobRecord, new_job_id
+from service.jobs.roots import check_model_path
+
+_LOG = logging.getLogger("service.jobs")
+RETRY_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request as read. `digest` covers the document and the file, for idempotency."""
+
+    kind: JobKind
+    request: AnalysisRequest
+    digest: str
+    form: Form | None
+
+
+async def submit(services: Services, request: Request, kind: JobKind, key: str | None) -> Response:
+    """The whole of POST /repair and POST /inspect. Nothing received is left on the disk."""
+    folder = Path(await run_in_threadpool(tempfile.mkdtemp, prefix="loramend-"))
+    try:
+        submission = await _read(services, request, kind, folder)
+        record = await run_in_threadpool(_accept, services, submission, key, folder)
+    finally:
+        await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
+    headers = {"Location": f"/jobs/{record.id}", "Retry-After": str(RETRY_SECONDS)}
+    seconds = preferred_wait(request.headers.getlist("prefer"), services.settings.wait_seconds)
+    if seconds is not None:
+        await wait_for_end(services, record.id, seconds)
+        record = await run_in_threadpool(services.job, record.id)
+        headers["Preference-Applied"] = f"wait={seconds}"
+    if record.status in TERMINAL:
+        del headers["Retry-After"]
+    return json_response(record.public(), status=200 if record.status in TERMINAL else 202, headers=headers)
+
+
+async def _read(services: Services, request: Request, kind: JobKind, folder: Path) -> Submission:
+    settings = services.settings
+    media, _ = media_type_of(request)
+    form = None
+    if media == "application/json":
+        document = await read_json(request, settings.max_document_bytes)
+    elif media == "multipart/form-data":
+        form = await read_form(
+            request,
+            folder,
+            max_bytes=settings.max_upload_bytes,
+            max_document_bytes=settings.max_document_bytes,
+        )
+        document = _with_source(form)
+    else:
+        raise RequestError(
+            "unsupported_media_type",
+            "Send application/json, or multipart/form-data with an adapter file.",
+            where="/header/Content-Type",
+        )
+    return Submission(kind, _validated(kind, document), _digest(kind, document, form), form)
+
+
+def _with_source(form: Form) -> dict[str, Any]:
+    document = dict(form.documents.get("request", {}))
+    if "source" in document:
+        raise RequestError(
+            "request_invalid", "Leave it out: the adapter file is the source.", where="/source"
+        )
+    document["source"] = {"upload": form.sha256, "config": form.documents.get("config")}
+    return document
+
+
+def _validated(kind: JobKind, document: dict[str, Any]) -> AnalysisRequest:
+    model = RepairRequest if kind == "repair" else AnalysisRequest
+    try:
+        # JSON mode: what JSON Schema would refuse, such as "5" for a number, is refused.
+        return model.model_validate_json(to_json(document), strict=True)
+    except ValidationError as error:
+        raise invalid_document(error, document) from None
+
+
+def _digest(kind: JobKind, document: dict[str, Any], form: Form | None) -> str:
+    told = {"kind": kind, "document": document, "filename": form.filename if form else None}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _accept(services: Services, submission: Submission, key: str | None, folder: Path) -> JobRecord:
+    """The job: a new one, or the one that this key and body gave before."""
+    if key is None:
+        return _create(services, submission, None, folder)
+    known = services.store.claim_idempotency(key, submission.digest)
+    if known is not None:
+        return services.job(known)
+    try:
+        return _create(services, submission, (key, submission.digest), folder)
+    except BaseException:
+        services.store.release_idempotency(key)
+        raise
+
+
+def _create(
+    services: Services, submission: Submission, claim: tuple[str, str] | None, folder: Path
+) -> JobRecord:
+    asked = submission.request
+    _check_models(services, asked)
+    repair = asked if isinstance(asked, RepairRequest) else None
+    if repair is not None:
+        _check_recipe(repair)
+    job_id = new_job_id()
+    files = _take(services, submission, job_id, folder)
+    source = asked.source
+    from_hub = [ref for ref in (asked.base, asked.aligned) if ref is not None and ref.hub_id is not None]
+    needs_hub = (
+        source.hub_id is not None or bool(from_hub) or (repair is not None and repair.publish is not None)
+    )
+    record = JobRecord(
+        id=job_id,
+        kind=submission.kind,
+        status="queued",
+        created_at=datetime.now(UTC),
+        source=source,
+        threat=repair.threat if repair else None,
+        steps=repair.steps if repair else None,
+        base=asked.base,
+        aligned=asked.aligned,
+        publish=repair.publish if repair else None,
+        seed=asked.seed,
+        phase_queue="io" if needs_hub else "spectral",
+        input=files,
+        source_resolved={"upload": source.upload} if source.upload is not None else {},
+    )
+    if asked.hub_token is not None:
+        services.vault.put(job_id, asked.hub_token)
+    record = services.store.create(record, idempotency=claim)
+    if record.id == job_id:
+        _send(services, record)
+    return record
+
+
+def _send(services: Services, record: JobRecord) -> None:
+    """A job whose message is lost is sent again by the reaper, so it is accepted all the same."""
+    try:
+        services.dispatcher.send(record.id, record.phase_queue)
+    except LoramendError as error:
+        _LOG.warning("job %s waits for the reaper: %s", record.id, error)
+
+
+def _check_models(services: Services, asked: AnalysisRequest) -> None:
+    for name, model in (("base", asked.base), ("aligned", asked.aligned)):
+        if model is not None and model.path is not None:
+            check_model_path(model.path, services.settings.model_roots, where=f"/{name}/path")
+    if asked.hub_token is not None and services.settings.secret_key is None:
+        raise RequestError(
+            "request_invalid",
+            "This server keeps no Hub tokens: set LORAMEND_SECRET_KEY to a Fernet key, here and on workers.",
+            where="/hub_token",
+        )
+
+
+def _check_recipe(asked: RepairRequest) -> None:
+    steps = asked.steps
+    if steps is None:
+        steps = default_recipe(asked.threat, base=asked.base is not None, aligned=asked.aligned is not None)
+    given: dict[str, ModelRef | None] = {"base": asked.base, "aligned": asked.aligned}
+    for need in sorted(needs_of(steps)):
+        if given[need] is None:
+            readers = ", ".join(step.type for step in steps if need in step.needs)
+            raise RequestError(
+                "reference_required", f"{readers} reads the {need} model: give `{need}`.", where=f"/{need}"
+            )
+
+
+def _take(services: Services, submission: Submission, job_id: str, folder: Path) -> dict[str, BlobRef]:
+    """Check the adapter's files and store them, held for the job; nothing for a Hub source."""
+    source = submission.request.source
+    if source.upload is None:
+        return {}
+    if submission.form is not None:
+        path, filename = submission.form.path, submission.form.filename
+        services.metrics.uploaded(submission.form.size)
+    else:
+        ref = services.storage.exists(source.upload)
+        if ref is None:
+            raise AdapterError(
+                "adapter_not_found",
+                f"No upload has that digest: PUT it to /uploads/{source.upload} first.",
+                where="/source/upload",
+            )
+        path, filename = folder / "adapter", ""
+        services.storage.fetch(ref, path)
+    return take_upload(
+        path, filename, source.config,
+        job_id=job_id, storage=services.storage, store=services.store, limits=services.limits,
+    )  # fmt: skip

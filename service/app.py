@@ -1,0 +1,78 @@
+"""The HTTP application: `create_app()` makes it; `python -m service` runs it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from loramend.contracts.job import Job, JobEvents, JobPage
+from loramend.contracts.report import Report
+from loramend.contracts.request import AnalysisRequest, RepairRequest
+from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads
+from service.api.context import RequestContext
+from service.api.guard import Guard
+from service.api.metrics import Metrics
+from service.api.state import Services
+from service.jobs.connect import async_redis_from_url, redis_from_url
+from service.jobs.queue import Dispatcher
+from service.jobs.secrets import TokenVault
+from service.jobs.storage import Storage
+from service.jobs.store import JobStore
+from service.settings import ServiceSettings
+
+
+def create_app(settings: ServiceSettings | None = None) -> FastAPI:
+    """The application, with settings from the environment unless given. Connects to nothing yet."""
+    settings = settings or ServiceSettings()
+    services = _services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.close()
+
+    app = FastAPI(
+        title="loramend",
+        version=version("loramend"),
+        lifespan=lifespan,
+        default_response_class=Response,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.services = services
+    for feature in (repair, uploads, jobs, events, report, methods, health, hub):
+        app.include_router(feature.router)
+    problems.install(app)
+    schema.install(
+        app,
+        [
+            AnalysisRequest, RepairRequest, Job, JobPage, JobEvents, Report,
+            uploads.Upload, methods.Methods, health.Health,
+        ],
+    )  # fmt: skip
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    app.add_middleware(Guard, api_keys=keys, allowed_hosts=settings.hosts)
+    app.add_middleware(RequestContext, metrics=services.metrics)
+    return app
+
+
+def _services(settings: ServiceSettings) -> Services:
+    broker = settings.broker_url
+    redis = redis_from_url(broker)
+    return Services(
+        settings=settings,
+        redis=redis,
+        events=async_redis_from_url(broker),
+        store=JobStore(redis, max_attempts=settings.max_attempts, resend_seconds=settings.resend_seconds),
+        storage=Storage(settings.storage_url, settings.storage_options),
+        dispatcher=Dispatcher(broker),
+        vault=TokenVault(redis, settings.secret_key),
+        limits=settings.adapter_limits(),
+        metrics=Metrics(),
+        uploads=anyio.CapacityLimiter(settings.max_concurrent_uploads),
+    )

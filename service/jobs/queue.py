@@ -1,0 +1,84 @@
+"""Messages to the workers. A message holds a job's id and nothing else: the truth is in the job store."""
+
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange
+from kombu import Queue as KombuQueue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from loramend.contracts.errors import LoramendError
+from service.jobs.records import QUEUES, Queue
+from service.jobs.state import PREFIX
+
+TASK = "loramend.run"
+_EXCHANGE = Exchange("loramend", type="direct")
+_KEY_PREFIX = f"{PREFIX}mq:"
+
+# Longer than any job may run (worker.settings checks it): an unfinished message must not be delivered twice
+# while its worker lives. What died with its worker is found by its lease long before.
+VISIBILITY_SECONDS = 26 * 3600
+
+
+def queue_key(queue: Queue) -> str:
+    """The Redis list that holds a queue's waiting messages."""
+    return f"{_KEY_PREFIX}{queue}"
+
+
+def celery_options(broker_url: str) -> dict[str, Any]:
+    """The Celery settings that sender and worker share."""
+    return {
+        "broker_url": broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "global_keyprefix": _KEY_PREFIX,
+            "socket_timeout": 30.0,
+            "socket_connect_timeout": 5.0,
+            "health_check_interval": 30,
+        },
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        # Without keys of their own all queues would be bound to the default one, and get every message.
+        "task_queues": [KombuQueue(name, _EXCHANGE, routing_key=name) for name in QUEUES],
+        "task_default_queue": "spectral",
+        "task_default_exchange": _EXCHANGE.name,
+        "task_default_routing_key": "spectral",
+        "task_create_missing_queues": False,
+        "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
+        "enable_utc": True,
+    }
+
+
+class Dispatcher:
+    """Sends jobs to queues."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._app = Celery("loramend", set_as_current=False)
+        self._app.conf.update(celery_options(broker_url))
+
+    def send(self, job_id: str, queue: Queue) -> None:
+        """Ask the workers of `queue` to go on with the job. Raises LoramendError `broker_unavailable`."""
+        try:
+            self._app.send_task(TASK, args=[job_id], queue=queue)
+        except (OperationalError, RedisError, OSError) as error:
+            raise _unavailable() from error
+
+    def ready(self) -> None:
+        """Raises LoramendError `broker_unavailable` where the broker does not answer."""
+        try:
+            with self._app.connection_for_write(connect_timeout=2.0) as connection:
+                connection.ensure_connection(max_retries=1, timeout=3)
+        except (OperationalError, RedisError, OSError) as error:
+            raise _unavailable() from error
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._app.close()
+
+
+def _unavailable() -> LoramendError:
+    return LoramendError("broker_unavailable", "The message broker did not answer. Try again later.")

@@ -1,0 +1,71 @@
+"""A job as the store keeps it: what clients see, and what only the service and its workers need."""
+
+import os
+import time
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loramend.contracts.job import Job
+from loramend.contracts.request import Sha256
+
+Queue = Literal["io", "spectral", "train"]
+QUEUES: tuple[Queue, ...] = ("io", "spectral", "train")
+
+
+class BlobRef(BaseModel):
+    """A file in the storage: sha256 in hex, size in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class FetchedModel(BaseModel):
+    """A reference model made available to workers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Hub ID with the resolved commit, or the path as given.")
+    path: str | None = Field(default=None, description="Local path, for models under the server's roots.")
+    hub_id: str | None = None
+    revision: str | None = Field(default=None, description="Resolved commit, for models of the Hub.")
+
+
+class JobRecord(Job):
+    """`Job` with the internal fields."""
+
+    phase_queue: Queue = Field(default="spectral", description="Which queue runs the job next.")
+    input: dict[str, BlobRef] = Field(
+        default_factory=dict,
+        description="The source adapter's files by relative path; empty until fetched.",
+    )
+    output: dict[str, BlobRef] = Field(
+        default_factory=dict,
+        description="The repaired adapter's repository, as served by the Hub protocol.",
+    )
+    archive: BlobRef | None = None
+    report: BlobRef | None = None
+    references: dict[Literal["base", "aligned"], FetchedModel] = Field(default_factory=dict)
+    source_resolved: dict[str, str] = Field(
+        default_factory=dict, description="Hub ID, resolved commit or upload digest, for the report."
+    )
+
+    def public(self) -> Job:
+        """What a client may see."""
+        return Job.model_validate(self.model_dump(include=set(Job.model_fields)))
+
+    def blobs(self) -> dict[str, BlobRef]:
+        """Every blob this record refers to, by digest."""
+        refs = [*self.input.values(), *self.output.values(), self.archive, self.report]
+        return {ref.sha256: ref for ref in refs if ref is not None}
+
+
+def new_job_id() -> str:
+    """32 hex digits, laid out as a UUIDv7 (RFC 9562): sortable by time, 74 random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds & (2**48 - 1)) << 80 | int.from_bytes(os.urandom(10), "big")
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return f"{number:032x}"

@@ -1,0 +1,33 @@
+"""Local model paths come only from configured folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from loramend.contracts.errors import RequestError
+
+
+def check_model_path(path: str, roots: Sequence[Path], *, where: str | None = None) -> Path:
+    """The path, links resolved, if it is a folder under one of `roots`.
+
+    Raises RequestError `path_not_allowed` else; the answer does not tell whether a path outside exists.
+    """
+    refused = RequestError(
+        "path_not_allowed",
+        "That local path is not under the server's model roots"
+        + (
+            ". Give a Hub ID, or a folder under one of the roots."
+            if roots
+            else ": it has none. Give a Hub ID."
+        ),
+        where=where,
+    )
+    try:
+        resolved = Path(path).expanduser().resolve()
+        allowed = [root.expanduser().resolve() for root in roots]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise refused from error
+    if not any(resolved.is_relative_to(root) for root in allowed):
+        raise refused
+    if not resolved.is_dir():
+        raise RequestError("reference_not_found", f"There is no model folder {path}.", where=where)
+    return resolved

@@ -1,0 +1,255 @@
+"""A job's state in Redis and the one compare-and-set that changes it.
+
+Keys, all under `loramend:`
+
+    job:<id>        hash: the record as JSON, version, lease (fence, worker, lease_until), sends, due
+    events:<id>     stream of the job's events; its entry ids are the event ids
+    jobs            sorted set of all job ids; ids sort by time, so pages go by member
+    status:<s>      the same for each status
+    due             job id by the time (ms) at which the reaper must look at it
+    token:<id>      the job's Hub token, encrypted
+    blob:<sha256>   sorted set: who refers to a blob, until when (ms; +inf for jobs)
+    holds           digest by the time (ms) at which a temporary reference may have run out
+    deleting:<sha256>  set while a blob is being deleted from the storage
+    idempotency:<h> hash: digest of the body, id of the job
+
+Every change reads the state, decides in Python, and writes under the version read; a change that came between
+makes it decide again. Times are the Redis server's own, so the workers' clocks need not agree.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from redis import Redis
+
+from loramend.contracts.errors import LoramendError
+from loramend.contracts.job import TERMINAL
+from service.jobs.records import JobRecord
+
+PREFIX = "loramend:"
+# Progress may fill an events stream; the newest this many are kept, among them always the last status.
+MAX_EVENTS = 5000
+_MAX_CONFLICTS = 200
+
+
+@dataclass(frozen=True)
+class State:
+    """A job as read: `now` is the server's time of reading; times are in ms.
+
+    worker       who holds the lease, "" for nobody
+    sends        how many times a message was sent for the current wait
+    due          when the reaper must look: end of the lease, or when to send the message again; 0 never
+    """
+
+    record: JobRecord
+    version: int
+    now: int
+    fence: int = 0
+    worker: str = ""
+    lease_until: int = 0
+    sends: int = 0
+    due: int = 0
+
+    @property
+    def leased(self) -> bool:
+        """A worker holds the lease and it has not run out."""
+        return bool(self.worker) and self.lease_until > self.now
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a change tells."""
+
+    type: Literal["status", "progress"]
+    data: dict[str, Any]
+
+
+Change = tuple[State, Event | None]
+
+_COMPARE_AND_SET = """
+local job, events, token = KEYS[1], KEYS[2], KEYS[3]
+local expected, prefix, change = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+if (redis.call('HGET', job, 'version') or '') ~= expected then return 0 end
+for i = 4, #ARGV, 2 do redis.call('HSET', job, ARGV[i], ARGV[i + 1]) end
+if change.old ~= change.status then
+  if change.old ~= '' then redis.call('ZREM', prefix .. 'status:' .. change.old, change.id) end
+  redis.call('ZADD', prefix .. 'jobs', 0, change.id)
+  redis.call('ZADD', prefix .. 'status:' .. change.status, 0, change.id)
+end
+if change.due > 0 then
+  redis.call('ZADD', prefix .. 'due', change.due, change.id)
+else
+  redis.call('ZREM', prefix .. 'due', change.id)
+end
+for _, sha in ipairs(change.keep) do redis.call('ZADD', prefix .. 'blob:' .. sha, '+inf', change.id) end
+for _, sha in ipairs(change.drop) do
+  redis.call('ZREM', prefix .. 'blob:' .. sha, change.id)
+  redis.call('ZADD', prefix .. 'holds', 0, sha)
+end
+if change.event_type ~= '' then
+  redis.call('XADD', events, 'MAXLEN', '~', change.max_events, '*',
+             'type', change.event_type, 'data', change.event_data)
+end
+if change.terminal then redis.call('DEL', token) end
+return 1
+"""
+
+_DELETE = """
+local job, events, token = KEYS[1], KEYS[2], KEYS[3]
+local expected, prefix, change = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+if (redis.call('HGET', job, 'version') or '') ~= expected then return false end
+redis.call('DEL', job, events, token)
+redis.call('ZREM', prefix .. 'status:' .. change.old, change.id)
+redis.call('ZREM', prefix .. 'jobs', change.id)
+redis.call('ZREM', prefix .. 'due', change.id)
+local free = {}
+for _, sha in ipairs(change.drop) do
+  local blob = prefix .. 'blob:' .. sha
+  redis.call('ZREM', blob, change.id)
+  redis.call('ZREMRANGEBYSCORE', blob, '-inf', change.now)
+  if redis.call('EXISTS', blob) == 0 then
+    redis.call('SET', prefix .. 'deleting:' .. sha, '1', 'PX', change.deleting_ms)
+    redis.call('ZADD', prefix .. 'holds', change.now + change.deleting_ms, sha)
+    free[#free + 1] = sha
+  end
+end
+return free
+"""
+
+
+def job_key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}"
+
+
+def events_key(job_id: str) -> str:
+    return f"{PREFIX}events:{job_id}"
+
+
+def token_key(job_id: str) -> str:
+    return f"{PREFIX}token:{job_id}"
+
+
+def server_ms(redis: "Redis") -> int:
+    """The server's time in ms."""
+    seconds, microseconds = redis.time()
+    return seconds * 1000 + microseconds // 1000
+
+
+def status_event(record: JobRecord) -> Event:
+    """The event that tells a record's status, with the error where there is one."""
+    data: dict[str, Any] = {"status": record.status}
+    if record.error is not None:
+        data["error"] = record.error.model_dump(mode="json")
+    return Event("status", data)
+
+
+class StateTable:
+    """Reads and changes states. Raises LoramendError `internal_error` when a change keeps losing races."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+        self._compare_and_set = redis.register_script(_COMPARE_AND_SET)
+        self._delete = redis.register_script(_DELETE)
+
+    def read(self, job_id: str) -> State | None:
+        """The state now; None where there is no such job."""
+        return self.read_many([job_id])[0]
+
+    def read_many(self, job_ids: list[str]) -> list[State | None]:
+        """The same for several jobs, in one round trip."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for job_id in job_ids:
+            pipe.hgetall(job_key(job_id))
+        (seconds, microseconds), *rows = pipe.execute()
+        now = seconds * 1000 + microseconds // 1000
+        return [_parse(row, now) if row else None for row in rows]
+
+    def insert(self, state: State) -> bool:
+        """Write a new job; False where the id is taken."""
+        return self._write(None, state, status_event(state.record))
+
+    def change(self, job_id: str, decide: Callable[[State], Change | None]) -> State | None:
+        """Apply `decide` to the state until the result is written under the version it was decided on.
+
+        `decide` returns the new state and the event to tell, or None to leave the job as it is. Returns the
+        state after the change; None where there is no such job or nothing was changed.
+        """
+        for _ in range(_MAX_CONFLICTS):
+            state = self.read(job_id)
+            if state is None:
+                return None
+            change = decide(state)
+            if change is None:
+                return None
+            new = replace(change[0], version=state.version + 1)
+            if self._write(state, new, change[1]):
+                return new
+        raise LoramendError("internal_error", f"Job {job_id} changes too fast to be written.")
+
+    def delete(self, job_id: str, *, deleting_ms: int) -> list[str] | None:
+        """Remove the job with its events and token. Returns the digests of the blobs that nothing refers to
+        any more, marked as being deleted for `deleting_ms`; None where there is no such job."""
+        for _ in range(_MAX_CONFLICTS):
+            state = self.read(job_id)
+            if state is None:
+                return None
+            change = {
+                "id": job_id,
+                "old": state.record.status,
+                "drop": list(state.record.blobs()),
+                "now": state.now,
+                "deleting_ms": deleting_ms,
+            }
+            keys = [job_key(job_id), events_key(job_id), token_key(job_id)]
+            free = self._delete(keys=keys, args=[str(state.version), PREFIX, json.dumps(change)])
+            if free is not None:
+                return cast(list[str], free)
+        raise LoramendError("internal_error", f"Job {job_id} changes too fast to be deleted.")
+
+    def _write(self, old: State | None, new: State, event: Event | None) -> bool:
+        record = new.record
+        before = old.record.blobs() if old else {}
+        after = record.blobs()
+        terminal = record.status in TERMINAL
+        change = {
+            "id": record.id,
+            "old": old.record.status if old else "",
+            "status": record.status,
+            "due": 0 if terminal else new.due,
+            "keep": [sha for sha in after if sha not in before],
+            "drop": [sha for sha in before if sha not in after],
+            "event_type": event.type if event else "",
+            "event_data": json.dumps(event.data) if event else "",
+            "max_events": MAX_EVENTS,
+            "terminal": terminal,
+        }
+        fields: dict[str, str | int] = {
+            "record": record.model_dump_json(),
+            "version": new.version,
+            "fence": new.fence,
+            "worker": new.worker,
+            "lease_until": new.lease_until,
+            "sends": new.sends,
+            "due": new.due,
+        }
+        keys = [job_key(record.id), events_key(record.id), token_key(record.id)]
+        args: list[str | int] = [str(old.version) if old else "", PREFIX, json.dumps(change)]
+        for name, value in fields.items():
+            args += [name, value]
+        return bool(self._compare_and_set(keys=keys, args=args))
+
+
+def _parse(row: dict[str, str], now: int) -> State:
+    return State(
+        record=JobRecord.model_validate_json(row["record"]),
+        version=int(row["version"]),
+        now=now,
+        fence=int(row["fence"]),
+        worker=row["worker"],
+        lease_until=int(row["lease_until"]),
+        sends=int(row["sends"]),
+        due=int(row["due"]),
+    )

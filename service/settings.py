@@ -1,0 +1,68 @@
+"""Settings of the HTTP process."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from service.api.guard import LOOPBACK_NAMES
+from service.jobs.settings import JobsSettings, MiB
+
+
+class ServiceSettings(JobsSettings):
+    """What `JobsSettings` has, and how the HTTP server listens and whom it answers.
+
+    Read from the environment: `LORAMEND_HOST` and so on.
+    """
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; others than loopback need API keys."
+    )
+    port: int = Field(default=8000, ge=0, le=65535)
+    shutdown_seconds: int = Field(
+        default=10, ge=0, description="How long requests may take to end when stopped."
+    )
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="Keys that clients may send; a JSON list, or joined by commas."
+    )
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None,
+        description="Names the Host header may hold, without port; '*' takes any, '*.example.org' "
+        "subdomains. Unset: any with API keys, this machine's own names without. A JSON list, or joined by "
+        "commas.",
+    )
+    max_document_bytes: int = Field(
+        default=4 * MiB, gt=0, description="Cap on a JSON body or JSON form part."
+    )
+    max_concurrent_uploads: int = Field(default=16, gt=0)
+    wait_seconds: int = Field(
+        default=60, ge=0, le=60, description="The longest `Prefer: wait` that is honoured."
+    )
+    keepalive_seconds: float = Field(
+        default=15, gt=0, description="Pause after which an event stream sends a comment."
+    )
+
+    @field_validator("api_keys", "allowed_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < 16 for key in value):
+            raise ValueError("an API key needs at least 16 characters")
+        return value
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that the Host header may hold."""
+        if self.allowed_hosts is not None:
+            return self.allowed_hosts
+        return ("*",) if self.api_keys else LOOPBACK_NAMES

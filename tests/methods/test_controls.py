@@ -1,0 +1,167 @@
+"""The placebo controls: their figures against dense sums, and verdicts where the truth is known."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import pytest
+import torch
+
+from loramend.adapter.model import Update
+from loramend.contracts.report import PlaceboComparison
+from loramend.contracts.steps import CsuStep, RestoreStep, SafeLoraStep
+from loramend.methods.controls import DRAWS, compare
+from loramend.methods.correction import correct
+from loramend.methods.random_subspace import random_pair
+from loramend.methods.registry import METHODS
+from tests.support_references import DenseReferences
+from tests.support_updates import dense, make_adapter, make_context, make_update, make_weights
+
+Params = CsuStep | SafeLoraStep | RestoreStep
+SEED = 3
+
+
+def low_rank(update: Update, k: int, seed: int, size: float = 3.0) -> torch.Tensor:
+    source = torch.Generator().manual_seed(seed)
+    out, in_ = update.shape
+    return size * torch.randn(out, k, generator=source) @ torch.randn(k, in_, generator=source)
+
+
+def take(
+    params: Params, updates: list[Update], references: DenseReferences
+) -> tuple[PlaceboComparison, Mapping[str, Update], list[str]]:
+    seen: list[str] = []
+    adapter, context = make_adapter(updates), make_context(references, SEED)
+    outcomes = list(METHODS[params.type](adapter, params, context))
+    after = {outcome.name: outcome.update for outcome in outcomes}
+    ranks = {outcome.name: int(outcome.values.get("k", 0)) for outcome in outcomes}
+    return compare(2, params, adapter.updates, after, ranks, context, seen.append), after, seen
+
+
+def unrelated(n: int = 3, shape: tuple[int, int] = (300, 250)) -> tuple[list[Update], DenseReferences]:
+    """Updates that have nothing to do with the displacement."""
+    updates = [make_update(f"m.layers.{i}.q", shape, 4, seed=i) for i in range(n)]
+    base = make_weights(updates)
+    aligned = {u.weight: base[u.weight] + low_rank(u, 8, 50 + i) for i, u in enumerate(updates)}
+    return updates, DenseReferences(base, aligned)
+
+
+def related(inside: float = 1.0) -> tuple[list[Update], DenseReferences]:
+    """Updates half of whose directions are the displacement's own."""
+    updates, references = unrelated()
+    made = []
+    for update in updates:
+        subspace = references.displacement_subspace(update, k=4)
+        B, A = update.B.clone(), update.A.clone()
+        B[:, :2] = inside * subspace.U[:, :2] * B.norm() / 2
+        A[:2] = subspace.V[:, :2].mT * A.norm() / 2
+        made.append(update.with_factors(B, A, update.scale))
+    return made, references
+
+
+def test_figures_are_those_of_dense_sums() -> None:
+    updates, references = unrelated(2, (30, 25))
+    params = CsuStep(k=5, penalty=8.0)
+    result, after, seen = take(params, updates, references)
+    assert seen == [update.name for update in updates]
+    original = torch.cat([dense(update).flatten() for update in updates])
+    repair = torch.cat([dense(after[update.name]).flatten() for update in updates])
+    draws = []
+    for draw in range(DRAWS):
+        parts = [
+            correct(update, *random_pair(update, 5, SEED, f"control 2 {draw}"), params).factors
+            for update in updates
+        ]
+        draws.append(torch.cat([(part.B @ part.A).flatten() for part in parts]))
+
+    def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(a @ b / (a.norm() * b.norm()))
+
+    assert result.step == 2
+    assert result.distance == pytest.approx(float((repair - original).norm() / original.norm()), rel=1e-5)
+    assert result.norm_ratio == pytest.approx(float(repair.norm() / original.norm()), rel=1e-5)
+    assert result.cosine_to_original == pytest.approx(cosine(repair, original), rel=1e-5)
+    shrink, random = result.controls
+    assert shrink.norm_ratio == pytest.approx(result.norm_ratio)
+    assert shrink.distance == pytest.approx(1 - result.norm_ratio)
+    assert shrink.cosine_to_repair == result.cosine_to_original
+    to_repair = torch.tensor([cosine(draw, repair) for draw in draws])
+    distances = torch.stack([(draw - original).norm() / original.norm() for draw in draws])
+    assert random.draws == DRAWS
+    assert random.cosine_to_repair == pytest.approx(float(to_repair.mean()), rel=1e-5)
+    assert random.cosine_to_repair_sd == pytest.approx(float(to_repair.std()), rel=1e-2)
+    assert random.distance == pytest.approx(float(distances.mean()), rel=1e-5)
+    assert random.distance_sd == pytest.approx(float(distances.std()), rel=1e-2)
+    among = torch.tensor([cosine(a, b) for a, b in combinations(draws, 2)])
+    assert f"{among.mean():.4f}" in result.sentence
+
+
+@pytest.mark.parametrize("params", [CsuStep(k=8), CsuStep(k=8, form="direction")], ids=str)
+def test_csu_on_an_unrelated_update_is_plain_shrinking_and_says_so(params: CsuStep) -> None:
+    result, _, _ = take(params, *unrelated())
+    assert result.verdict == "indistinguishable_by_weights"
+    assert "same as" in result.sentence
+
+
+@pytest.mark.parametrize(
+    "params",
+    [CsuStep(k=4), CsuStep(k=4, form="direction"), SafeLoraStep(tau=1), RestoreStep(k=4)],
+    ids=str,
+)
+def test_a_repair_that_uses_the_displacement_is_distinct(params: Params) -> None:
+    result, _, _ = take(params, *related())
+    assert result.verdict == "distinct_by_weights"
+    assert "cannot tell" in result.sentence
+
+
+def test_safe_lora_on_a_random_displacement_is_one_draw_more() -> None:
+    """A displacement with equal singular values is a random subspace itself."""
+    updates, _ = unrelated()
+    base = make_weights(updates)
+    aligned = {}
+    for i, update in enumerate(updates):
+        D = low_rank(update, 8, 90 + i)
+        U, _, Vh = torch.linalg.svd(D, full_matrices=False)
+        aligned[update.weight] = base[update.weight] + 40 * U[:, :8] @ Vh[:8]
+    result, _, _ = take(SafeLoraStep(tau=1), updates, DenseReferences(base, aligned))
+    assert result.verdict == "indistinguishable_by_weights"
+    assert "random subspaces" in result.sentence
+
+
+def test_controls_change_as_much_as_the_repair() -> None:
+    updates, references = related()
+    for params in (SafeLoraStep(tau=1), RestoreStep(k=4)):
+        result, _, _ = take(params, updates, references)
+        shrink, random = result.controls
+        assert shrink.norm_ratio == pytest.approx(result.norm_ratio)
+        if params.type == "safe_lora":
+            assert random.norm_ratio == pytest.approx(result.norm_ratio, rel=1e-5)
+        else:
+            assert random.distance == pytest.approx(result.distance, rel=1e-5)
+
+
+def test_modules_left_alone_stay_so_in_the_controls() -> None:
+    updates, references = related()
+    some, after, _ = take(SafeLoraStep(select="number", count=1), updates, references)
+    (chosen,) = (update for update in updates if after[update.name] is not update)
+    alone, _, _ = take(SafeLoraStep(tau=1), [chosen], references)
+    share = float(dense(chosen).norm() / torch.stack([dense(u).norm() for u in updates]).norm())
+    assert some.controls[1].distance == pytest.approx(alone.controls[1].distance * share, rel=1e-6)
+    none, _, _ = take(SafeLoraStep(tau=-1), updates, references)
+    assert none.verdict == "no_change"
+    assert none.controls[1].distance == 0
+
+
+def test_sentences_never_claim_safety() -> None:
+    for given in (unrelated(), related()):
+        for params in (CsuStep(k=4), SafeLoraStep(), RestoreStep(k=4)):
+            result, _, _ = take(params, *given)
+            assert not {"safe", "clean", "removed", "secure"} & set(result.sentence.lower().split())
+
+
+def test_order_of_modules_does_not_matter() -> None:
+    updates, references = related()
+    forward, _, _ = take(CsuStep(k=4), updates, references)
+    backward, _, _ = take(CsuStep(k=4), updates[::-1], references)
+    assert forward.distance == pytest.approx(backward.distance, rel=1e-12)
+    assert forward.controls[1].distance == pytest.approx(backward.controls[1].distance, rel=1e-12)
+    assert forward.verdict == backward.verdict

@@ -1,0 +1,65 @@
+"""Jobs that a worker would have finished, written through the job store."""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+from loramend.contracts.job import JobResult, JobStatus
+from loramend.contracts.request import Source
+from service.api.state import Services
+from service.jobs.lease import Lease
+from service.jobs.records import BlobRef, JobRecord, new_job_id
+from tests.service.api.adapters import folder, tar_gz
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def queued(services: Services, **fields: Any) -> JobRecord:
+    """A repair that nobody has begun."""
+    given = {
+        "id": new_job_id(),
+        "kind": "repair",
+        "status": "queued",
+        "created_at": datetime.now(UTC),
+        "source": Source(upload="0" * 64),
+        "threat": "poisoned_adapter",
+    }
+    return services.store.create(JobRecord.model_validate(given | fields))
+
+
+def begun(services: Services, record: JobRecord) -> Lease:
+    """The lease of a worker that has taken the job up."""
+    lease = services.store.acquire(record.id, "worker", 60)
+    assert lease is not None
+    return lease
+
+
+def put(services: Services, content: bytes) -> BlobRef:
+    services.store.blobs.hold([hashlib.sha256(content).hexdigest()], "test", 60)
+    return services.storage.put_bytes(content)
+
+
+def repaired(services: Services, files: dict[str, bytes] | None = None) -> JobRecord:
+    """A succeeded repair whose repository holds these files, or a small adapter."""
+    files = folder() if files is None else files
+    record = queued(services)
+    lease = begun(services, record)
+    archive, report = put(services, tar_gz(files)), put(services, b'{"schema_version":"1.0"}')
+    return services.store.finish(
+        lease,
+        "succeeded",
+        result=JobResult(
+            report_digest=report.sha256,
+            adapter_digest=archive.sha256,
+            repo_id=f"repaired/{record.id}",
+            revision=REVISION,
+        ),
+        output={name: put(services, content) for name, content in files.items()},
+        archive=archive,
+        report=report,
+    )
+
+
+def ended(services: Services, status: JobStatus) -> JobRecord:
+    """A repair that ended without a result."""
+    return services.store.finish(begun(services, queued(services)), status)

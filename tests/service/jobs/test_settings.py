@@ -1,0 +1,31 @@
+"""Settings from the environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.jobs.records import new_job_id
+from service.jobs.settings import JobsSettings
+
+
+@pytest.mark.parametrize("text", [f"/a{os.pathsep}/b", '["/a", "/b"]'])
+def test_model_roots(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAMEND_MODEL_ROOTS", text)
+    assert JobsSettings().model_roots == (Path("/a"), Path("/b"))
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAMEND_BROKER_URL", "redis://:hush@host/0")
+    monkeypatch.setenv("LORAMEND_STORAGE_OPTIONS", '{"secret": "hush"}')
+    monkeypatch.setenv("LORAMEND_SECRET_KEY", "hush")
+    settings = JobsSettings()
+    assert settings.storage_options == {"secret": "hush"}
+    assert "hush" not in repr(settings)
+
+
+def test_job_ids_sort_by_time_and_are_uuids_of_version_7() -> None:
+    ids = [new_job_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert [one[:12] for one in ids] == sorted(one[:12] for one in ids)
+    assert all(len(one) == 32 and one[12] == "7" and one[16] in "89ab" for one in ids)

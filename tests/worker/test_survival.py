@@ -1,0 +1,162 @@
+"""Jobs survive lost messages, killed workers and shutdowns."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from loramend.contracts.request import Source
+from service.jobs.records import JobRecord
+from tests.fixtures.worker import LEASE_SECONDS, LONG_STEPS, Bench, make_long_adapter, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_long_adapter(tmp_path_factory.mktemp("adapters") / "adapter")
+
+
+def weights(record: JobRecord) -> str:
+    assert record.status == "succeeded", record.error
+    return record.output["adapter_model.safetensors"].sha256
+
+
+def test_a_duplicate_delivery_leaves_the_job_to_who_has_it(bench: Bench, adapter: Path) -> None:
+    with bench.worker(["spectral"]), bench.worker(["spectral"]):
+        record = bench.submit(adapter, steps=LONG_STEPS)
+        for _ in range(3):
+            bench.dispatcher.send(record.id, "spectral")
+        ended = bench.ended(record)
+        bench.dispatcher.send(record.id, "spectral")
+        wait_for(
+            lambda: bench.redis.hlen("loramend:mq:unacked") == bench.redis.llen("loramend:mq:spectral") == 0,
+            what="every message to be acknowledged",
+        )
+    assert ended.attempts == 1
+    assert bench.statuses(record) == ["queued", "running", "succeeded"]
+    assert bench.get(record) == ended
+
+
+def test_a_killed_child_and_a_killed_worker_lose_no_job(bench: Bench, adapter: Path) -> None:
+    with bench.worker() as first:
+        undisturbed = bench.ended(bench.submit(adapter, steps=LONG_STEPS))
+        record = bench.submit(adapter, steps=LONG_STEPS)
+        bench.until_phase(record, "repair")
+        first.child().kill()
+        wait_for(lambda: bench.get(record).attempts == 2, what="the second attempt")
+        bench.until_phase(record, "repair")
+        child = first.child()
+        leftover = [folder.name for folder in bench.work_dir.iterdir()]
+        assert any(name.startswith(record.id) for name in leftover)
+        first.process.kill()
+        first.process.wait()
+        # The kernel ends the child with its parent.
+        wait_for(lambda: not psutil.pid_exists(child.pid) or child.status() == "zombie", 5, "the child's end")
+    with bench.worker():
+        ended = bench.ended(record)
+        wait_for(lambda: not list(bench.work_dir.iterdir()), 5, "the leftovers to go")
+    assert ended.attempts == 3
+    assert weights(ended) == weights(undisturbed)
+    assert bench.statuses(record)[-1] == "succeeded"
+
+
+def test_a_job_that_kills_its_workers_is_given_up(bench: Bench, adapter: Path) -> None:
+    with bench.worker(LORAMEND_MAX_ATTEMPTS="2") as worker:
+        record = bench.submit(adapter, steps=LONG_STEPS)
+        for attempt in (1, 2):
+            wait_for(lambda n=attempt: bench.get(record).attempts == n, what=f"attempt {attempt}")
+            worker.child().kill()
+        ended = bench.ended(record)
+        wait_for(
+            lambda: bench.redis.hlen("loramend:mq:unacked") == bench.redis.llen("loramend:mq:spectral") == 0,
+            what="its message to be gone",
+        )
+        assert worker.process.poll() is None
+    assert ended.error is not None
+    assert ended.error.code == "worker_lost"
+    assert ended.attempts == 2
+
+
+def test_term_hands_the_job_back_and_another_worker_ends_it(bench: Bench, adapter: Path) -> None:
+    with bench.worker() as first:
+        record = bench.submit(adapter, steps=LONG_STEPS)
+        bench.until_phase(record, "repair")
+        started = time.monotonic()
+        assert first.terminate() == 0
+        assert time.monotonic() - started < 10
+        assert bench.store.workers() == []
+    waiting = bench.get(record)
+    assert (waiting.status, waiting.attempts) == ("queued", 0)
+    with bench.worker():
+        ended = bench.ended(record)
+    assert (ended.status, ended.attempts) == ("succeeded", 1)
+    assert bench.statuses(record) == ["queued", "running", "queued", "running", "succeeded"]
+
+
+def test_term_lets_a_job_end_that_is_nearly_done(bench: Bench, adapter: Path) -> None:
+    with bench.worker(LORAMEND_SHUTDOWN_SECONDS="60") as worker:
+        record = bench.submit(adapter, steps=LONG_STEPS)
+        bench.until_phase(record, "repair")
+        assert worker.terminate() == 0
+    assert bench.statuses(record) == ["queued", "running", "succeeded"]
+
+
+def test_a_job_that_takes_too_long_is_stopped(bench: Bench) -> None:
+    """The hub takes the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with bench.worker(["io"], LORAMEND_JOB_SECONDS="1", LORAMEND_HUB_ENDPOINT=endpoint):
+            record = bench.submit(None, phase_queue="io", source=Source(hub_id="someone/adapter"))
+            ended = bench.ended(record, 10)
+    assert ended.error is not None
+    assert ended.error.code == "timed_out"
+
+
+def test_results_are_kept_in_an_object_store(
+    tmp_path: Path, broker_url: str, s3_bucket: tuple[str, dict[str, Any]], adapter: Path
+) -> None:
+    bucket, options = s3_bucket
+    bench = Bench(tmp_path, broker_url, storage_url=f"{bucket}/jobs", storage_options=options)
+    with bench.worker(["spectral"]):
+        record = bench.submit(adapter)
+        ended = bench.ended(record)
+    assert ended.status == "succeeded", ended.error
+    bench.storage.fetch(ended.output["adapter_model.safetensors"], tmp_path / "adapter_model.safetensors")
+    bench.store.blobs.delete(bench.store.delete(record.id), bench.storage)
+    assert all(bench.storage.exists(ref.sha256) is None for ref in ended.blobs().values())
+    bench.close()
+
+
+def test_a_worker_that_wakes_up_too_late_writes_nothing(bench: Bench, adapter: Path) -> None:
+    with bench.worker() as first:
+        record = bench.submit(adapter, steps=LONG_STEPS)
+        bench.until_phase(record, "repair")
+        sleeper = first.child()
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        os.kill(first.process.pid, signal.SIGSTOP)
+        with bench.worker():
+            ended = bench.ended(record)
+            assert (ended.status, ended.attempts) == ("succeeded", 2)
+            events = bench.store.events(record.id)
+            os.kill(sleeper.pid, signal.SIGCONT)
+            os.kill(first.process.pid, signal.SIGCONT)
+            wait_for(lambda: "taken away" in first.log.read_text(), 10, "the sleeper to notice")
+        assert first.terminate() == 0
+    assert bench.get(record) == ended
+    assert bench.store.events(record.id) == events
+
+
+def test_the_lease_is_kept_by_a_working_child(bench: Bench, adapter: Path) -> None:
+    """A job longer than its lease, seen by another worker's reaper all the while, is not taken away."""
+    with bench.worker(["spectral"]), bench.worker(["io"]):
+        ended = bench.ended(bench.submit(adapter, steps=LONG_STEPS * 2))
+    assert ended.started_at is not None
+    assert ended.finished_at is not None
+    assert (ended.finished_at - ended.started_at).total_seconds() > LEASE_SECONDS
+    assert (ended.status, ended.attempts) == ("succeeded", 1)

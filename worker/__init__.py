@@ -1,0 +1,1 @@
+"""The Celery side: runs jobs, owns the GPU, talks to the Hub."""

@@ -1,0 +1,69 @@
+"""`python -m worker --queues io,spectral,train`: one worker, running one job at a time."""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+
+from pydantic import ValidationError
+
+from loramend.cli.hub.environment import environment
+from service.jobs.records import QUEUES, Queue
+from service.logs import configure
+from worker.settings import WorkerSettings
+
+
+def main() -> int:
+    """Work until TERM or INT. Returns 1 where the settings are wrong, saying so on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument(
+        "--queues",
+        type=_queues,
+        default=QUEUES,
+        help=f"which queues to serve, joined by commas: {', '.join(QUEUES)}",
+    )
+    queues: tuple[Queue, ...] = parser.parse_args().queues
+    try:
+        settings = WorkerSettings()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            name = "_".join(str(part) for part in item["loc"]).upper()
+            print(f"LORAMEND_{name}: {item['msg']}", file=sys.stderr)  # noqa: T201
+        return 1
+    os.environ.update(environment(settings.hub_endpoint))
+    configure(settings.log_level)
+    logging.getLogger("worker").setLevel(settings.log_level.upper())
+    # In a container root is who there is; the messages are JSON, so nothing is unpickled.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
+    settings.work_dir.mkdir(parents=True, exist_ok=True)
+    settings.cache_dir.mkdir(parents=True, exist_ok=True)
+
+    from worker.app import create_app
+
+    app = create_app(settings, queues)
+    worker = app.Worker(
+        hostname=f"{'-'.join(queues)}-{os.getpid()}@%h",
+        queues=list(queues),
+        pool="prefork",
+        concurrency=1,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    logging.getLogger("worker").info("stopped")
+    return int(worker.exitcode or 0)
+
+
+def _queues(text: str) -> tuple[Queue, ...]:
+    chosen = tuple(name for name in QUEUES if name in text.split(","))
+    unknown = set(text.split(",")) - set(QUEUES)
+    if unknown or not chosen:
+        raise argparse.ArgumentTypeError(f"no such queues: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Settings of a worker process."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+
+from service.jobs.queue import VISIBILITY_SECONDS
+from service.jobs.settings import GiB, JobsSettings
+
+
+class WorkerSettings(JobsSettings):
+    """What `JobsSettings` has, and how this worker computes, where it keeps files, and which Hub it asks.
+
+    Read from the environment: `LORAMEND_DEVICE` and so on; the Hub's endpoint and token from the variables
+    that huggingface_hub knows, too.
+    """
+
+    device: str | None = Field(
+        default=None,
+        description="Where dense products run: cpu, cuda, cuda:1, …; unset takes the GPU where there is one.",
+    )
+    work_dir: Path = Field(
+        default=Path("/var/lib/loramend/work"), description="For the files of the job being run."
+    )
+    cache_dir: Path = Field(
+        default=Path("/var/lib/loramend/cache"),
+        description="For models of the Hub and displacement subspaces; shared by the workers of a machine.",
+    )
+    hub_endpoint: str = Field(
+        default="https://huggingface.co",
+        validation_alias=AliasChoices("LORAMEND_HUB_ENDPOINT", "HF_ENDPOINT"),
+    )
+    hub_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("LORAMEND_HUB_TOKEN", "HF_TOKEN"),
+        description="For jobs that bring no token of their own.",
+    )
+    hub_seconds: float = Field(
+        default=10, gt=0, description="Longest wait for an answer; uploads and commits get 12 times as long."
+    )
+    hub_attempts: int = Field(
+        default=4, ge=1, description="How often the Hub is asked before it counts as unavailable."
+    )
+    max_model_bytes: int = Field(
+        default=1000 * GiB, gt=0, description="Largest download of one reference model."
+    )
+    lease_seconds: float = Field(
+        default=30, gt=0, description="A job whose worker is silent for this long is given to another."
+    )
+    reap_seconds: float = Field(default=5, gt=0, description="How often to look for such jobs.")
+    progress_seconds: float = Field(
+        default=0.5, ge=0, description="How often a job tells its progress and asks whether to stop."
+    )
+    shutdown_seconds: float = Field(
+        default=10, ge=0, description="How long a running job may still take before it is handed back."
+    )
+    job_seconds: int = Field(default=6 * 3600, gt=0, description="How long one phase of a job may take.")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @field_validator("hub_endpoint")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _visible_long_enough(self) -> "WorkerSettings":
+        if self.hard_seconds >= VISIBILITY_SECONDS:
+            raise ValueError(f"job_seconds must stay under {VISIBILITY_SECONDS - 60}")
+        return self
+
+    @property
+    def hard_seconds(self) -> int:
+        """When a phase that does not stop by itself is killed."""
+        return self.job_seconds + 60

@@ -1,0 +1,102 @@
+"""The phase on queue `spectral`: the inspection or repair itself. Imports torch."""
+
+from pathlib import Path
+
+import torch
+
+from loramend.adapter.archive import pack
+from loramend.adapter.model import Adapter
+from loramend.adapter.read import read_adapter
+from loramend.contracts.job import JobResult, Progress
+from loramend.contracts.report import Report
+from loramend.reference.models import References
+from loramend.reference.open import open_references
+from loramend.repair import inspect, repair
+from loramend.result import REPORT, write_result
+from service.jobs.intake import store_files
+from service.jobs.records import Queue
+from worker.job import Work, materialise
+from worker.models import settle_models, steps_of
+from worker.result import result_of
+
+
+def measure_or_repair(work: Work) -> "Queue | JobResult":
+    """Do the job's work and store what it leaves behind. Returns its result, or "io" where the Hub must be
+    asked: for a model before, for publishing after."""
+    if work.record.archive is not None:
+        return _after_repair(work)
+    if not settle_models(work):
+        return "io"
+    record = work.record
+    source = materialise(record.input, work.folder / "input", work.tools.storage)
+    adapter = read_adapter(source, work.settings.adapter_limits(), record.source.hub_id)
+    base, aligned = record.references.get("base"), record.references.get("aligned")
+    with open_references(
+        Path(base.path) if base and base.path else None,
+        Path(aligned.path) if aligned and aligned.path else None,
+        base_name=base.name if base else None,
+        aligned_name=aligned.name if aligned else None,
+        cache_dir=work.settings.cache_dir,
+        device=_device(work),
+    ) as references:
+        if record.kind == "inspect":
+            return _inspect(work, adapter, references)
+        _repair(work, adapter, references, source)
+    return _after_repair(work)
+
+
+def _inspect(work: Work, adapter: Adapter, references: References) -> JobResult:
+    report = inspect(
+        adapter,
+        references,
+        seed=work.record.seed,
+        device=_device(work),
+        on_progress=work.keeper.on_progress,
+        source=work.record.source_resolved,
+    )
+    path = work.folder / REPORT
+    path.write_text(_json(report), encoding="utf-8")
+    stored = store_files(
+        {REPORT: path}, job_id=work.record.id, storage=work.tools.storage, store=work.tools.store
+    )
+    work.update(report=stored[REPORT])
+    return result_of(work.record)
+
+
+def _repair(work: Work, adapter: Adapter, references: References, source: Path) -> None:
+    repaired, report = repair(
+        adapter,
+        steps_of(work.record),
+        references,
+        threat=work.record.threat or "poisoned_adapter",
+        seed=work.record.seed,
+        device=_device(work),
+        on_progress=work.keeper.on_progress,
+        source=work.record.source_resolved,
+    )
+    out = work.folder / "output"
+    write_result(repaired, report, source, out)
+    archive = work.folder / "adapter.tar.gz"
+    pack(out, archive)
+    work.keeper.check()
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    total = len(files) + 1
+    work.keeper.on_progress(Progress(phase="write", done=0, total=total, unit="files"))
+    stored = store_files(
+        {**files, "": archive}, job_id=work.record.id, storage=work.tools.storage, store=work.tools.store
+    )
+    work.keeper.on_progress(Progress(phase="write", done=total, total=total, unit="files"))
+    packed = stored.pop("")
+    work.update(output=stored, archive=packed, report=stored[REPORT])
+
+
+def _after_repair(work: Work) -> "Queue | JobResult":
+    return "io" if work.record.publish is not None else result_of(work.record)
+
+
+def _device(work: Work) -> str:
+    return work.settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _json(report: Report) -> str:
+    return report.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,31 @@
+"""The clients a worker process works with."""
+
+from dataclasses import dataclass
+
+from service.jobs.connect import redis_from_url
+from service.jobs.queue import Dispatcher
+from service.jobs.secrets import TokenVault
+from service.jobs.storage import Storage
+from service.jobs.store import JobStore
+from worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Not to be carried over a fork: parent and child each open their own."""
+
+    store: JobStore
+    storage: Storage
+    vault: TokenVault
+    dispatcher: Dispatcher
+
+
+def open_tools(settings: WorkerSettings) -> Tools:
+    """Clients after the settings. Nothing connects before it is used."""
+    redis = redis_from_url(settings.broker_url)
+    return Tools(
+        store=JobStore(redis, max_attempts=settings.max_attempts, resend_seconds=settings.resend_seconds),
+        storage=Storage(settings.storage_url, settings.storage_options),
+        vault=TokenVault(redis, settings.secret_key),
+        dispatcher=Dispatcher(settings.broker_url),
+    )
