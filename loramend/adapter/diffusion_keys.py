@@ -17,7 +17,16 @@ from loramend.adapter.header import Header, TensorInfo
 from loramend.adapter.layout import Format, Layout, ModuleLayout
 from loramend.adapter.limits import Limits
 from loramend.adapter.quote import quote
-from loramend.adapter.shapes import CARRIED_DTYPES, Pair, check_dtypes, check_rank, conv_groups, mismatch
+from loramend.adapter.shapes import (
+    CARRIED_DTYPES,
+    Pair,
+    check_dtypes,
+    check_factors,
+    check_names,
+    check_rank,
+    conv_groups,
+    mismatch,
+)
 from loramend.contracts.errors import AdapterError
 
 METADATA_KEY = "lora_adapter_metadata"
@@ -68,6 +77,7 @@ def diffusion_layout(header: Header, limits: Limits, file: str) -> Layout:
     modules = tuple(
         _module(stem, pair, styles[stem], header, settings, limits, file) for stem, pair in pairs.items()
     )
+    check_names(modules, file)
     if form == "diffusers":
         _check_same_rank(modules, bool(settings), file)
     biases = [module.bias_key for module in modules if module.bias_key is not None]
@@ -154,14 +164,13 @@ def _module(
 ) -> ModuleLayout:
     a_key, b_key = pair.complete(stem + style.a_end, stem + style.b_end, file)
     a, b = header.tensors[a_key], header.tensors[b_key]
-    if 0 in a.shape or 0 in b.shape:
-        raise mismatch(a_key, a, f"neither it nor B {list(b.shape)} may be empty", file)
+    check_factors(a_key, a, b_key, b, file)
     rank = a.shape[0]
     check_rank(rank, a_key, limits, file)
     groups = 1
     if len(a.shape) > 2:
         groups = conv_groups(a, b, a_key, b_key, file)
-    elif len(a.shape) != 2 or len(b.shape) != 2 or b.shape[1] != rank:
+    elif len(b.shape) != 2 or b.shape[1] != rank:
         raise mismatch(b_key, b, f"beside A {list(a.shape)} it must be (out, {rank})", file)
     if pair.bias_key is not None and header.tensors[pair.bias_key].shape != b.shape[:1]:
         raise mismatch(pair.bias_key, header.tensors[pair.bias_key], f"it must be {[b.shape[0]]}", file)

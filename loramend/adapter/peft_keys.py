@@ -11,7 +11,15 @@ from loramend.adapter.header import Header, TensorInfo
 from loramend.adapter.layout import Layout, ModuleLayout
 from loramend.adapter.limits import Limits
 from loramend.adapter.quote import quote
-from loramend.adapter.shapes import Pair, check_dtypes, check_rank, conv_groups, mismatch
+from loramend.adapter.shapes import (
+    Pair,
+    check_dtypes,
+    check_factors,
+    check_names,
+    check_rank,
+    conv_groups,
+    mismatch,
+)
 from loramend.adapter.targets import in_definition_order, target_parameters, targets_module
 from loramend.contracts.errors import AdapterError
 
@@ -54,6 +62,7 @@ def peft_layout(header: Header, config: Mapping[str, Any], limits: Limits, file:
     check_dtypes(tensors, factors, file)
     reader = _Reader(settings, table, limits, file, tensors, set(pairs))
     modules = tuple(reader.module(stem, pair) for stem, pair in pairs.items())
+    check_names(modules, file)
     check_tied_embeddings(config, any(module.kind == "embedding" for module in modules), CONFIG_FILE)
     biases = [module.bias_key for module in modules if module.bias_key is not None]
     features = _features(config, modules, reader.unknown_order, bool(stored))
@@ -144,8 +153,7 @@ class _Reader:
     def module(self, stem: str, pair: Pair) -> ModuleLayout:
         a_key, b_key = pair.complete(*self._wanted(stem, pair), self._file)
         a, b = self._tensors[a_key], self._tensors[b_key]
-        if 0 in a.shape or 0 in b.shape:
-            raise mismatch(a_key, a, f"neither it nor B {list(b.shape)} may be empty", self._file)
+        check_factors(a_key, a, b_key, b, self._file)
         path = stem.removeprefix(PREFIX)
         if a_key.endswith("lora_embedding_A"):
             found = self._matrix(path, a_key, b_key, "embedding")

@@ -1,8 +1,10 @@
 """Checks that every format shares: pairs, shapes against ranks, dtypes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loramend.adapter.header import TensorInfo
+from loramend.adapter.layout import ModuleLayout
 from loramend.adapter.limits import Limits
 from loramend.adapter.quote import quote
 from loramend.contracts.errors import AdapterError
@@ -46,11 +48,32 @@ def check_dtypes(tensors: dict[str, TensorInfo], factors: set[str], file: str) -
             )
 
 
+def check_names(modules: Iterable[ModuleLayout], file: str) -> None:
+    """No update may hide behind another's name. Raises AdapterError `format_unsupported`."""
+    seen: set[str] = set()
+    for module in modules:
+        for name in module.update_names:
+            if name in seen:
+                raise AdapterError(
+                    "format_unsupported",
+                    f"Two LoRA layers both belong to {quote(name)}. Save the adapter again with PEFT.",
+                    where=f"{file}#{module.a_key}",
+                )
+            seen.add(name)
+
+
 def mismatch(name: str, info: TensorInfo, why: str, file: str) -> AdapterError:
     """The error for a tensor whose shape contradicts its partner or the rank."""
     return AdapterError(
         "tensor_shape_mismatch", f"{quote(name)} has shape {list(info.shape)}: {why}.", where=f"{file}#{name}"
     )
+
+
+def check_factors(a_key: str, a: TensorInfo, b_key: str, b: TensorInfo, file: str) -> None:
+    """Both have at least two dimensions and no empty one. Raises AdapterError `tensor_shape_mismatch`."""
+    for key, info in ((a_key, a), (b_key, b)):
+        if len(info.shape) < 2 or 0 in info.shape:
+            raise mismatch(key, info, "a LoRA matrix has two or more dimensions, none of them empty", file)
 
 
 def check_rank(rank: int, name: str, limits: Limits, file: str) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import importlib.util
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -81,7 +82,7 @@ def serve(
         folder.note_holder(_url(host, port))
         settings = {
             "LORAMEND_BROKER_URL": broker.url,
-            "LORAMEND_STORAGE_URL": folder.blobs.as_uri(),
+            "LORAMEND_STORAGE_URL": f"file://{folder.blobs}",  # fsspec takes no %-escapes
             "LORAMEND_SECRET_KEY": folder.secret_key(),
             "LORAMEND_WORK_DIR": str(folder.work),
             "LORAMEND_CACHE_DIR": str(folder.cache),
@@ -91,7 +92,7 @@ def serve(
             "PYTHONUNBUFFERED": "1",
         }
         if model_root:
-            settings["LORAMEND_MODEL_ROOTS"] = os.pathsep.join(map(str, model_root))
+            settings["LORAMEND_MODEL_ROOTS"] = json.dumps([str(root) for root in model_root])
         if device:
             settings["LORAMEND_DEVICE"] = device
         supervisor = Supervisor(folder.logs, {**os.environ, **settings}, say=_warn)

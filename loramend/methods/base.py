@@ -44,6 +44,9 @@ class Outcome:
     truncation_loss: float = 0.0
 
 
+ZERO_UPDATE = "the update is zero"
+
+
 def left_alone(update: Update, reason: str, values: Mapping[str, float] | None = None) -> Outcome:
     """The outcome of a module that the method did not change."""
     return Outcome(name=update.name, update=update, applied=False, reason=reason, values=values or {})
@@ -54,8 +57,6 @@ def refactored(update: Update, factors: Factors) -> Update:
     B, A = factors.B.to(update.B), factors.A.to(update.A)
     return update.with_factors(B, A, float(factors.scale))
 
-
-ZERO_UPDATE = "the update is zero"
 
 P_contra = TypeVar("P_contra", bound=StepBase, contravariant=True)
 

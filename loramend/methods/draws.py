@@ -14,6 +14,6 @@ def generator(seed: int, *names: str) -> torch.Generator:
 
 def orthonormal(rows: int, k: int, source: torch.Generator) -> Tensor:
     """A uniformly random subspace: (rows, min(k, rows)) with orthonormal columns, float64."""
-    G = torch.randn(rows, min(k, rows), generator=source, dtype=torch.float64)
-    Q: Tensor = torch.linalg.qr(G).Q
+    G = torch.randn(rows, min(k, rows), generator=source)  # drawn several times as fast as in float64
+    Q: Tensor = torch.linalg.qr(G.double()).Q
     return Q

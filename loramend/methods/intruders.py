@@ -50,7 +50,7 @@ def _reduced(update: Update, params: IntrudersStep, context: Context) -> Outcome
     near_base, near_update = near_base.double().to(device), near_update.double().to(device)
 
     source = generator(context.seed, update.name, "intruders")
-    known = leading_triplets(base, params.top_k, source, near_base)
+    known = leading_triplets(base, params.top_k, source, near_base, tolerance=1e-6)
     found = leading_triplets(merged, params.top_k, source, torch.cat([near_base, near_update], dim=1))
     usable = int(found.S.gt(RANK_TOLERANCE * found.S[0]).sum())
     answers = overlaps(base, known.U, known.S, found.U[:, :usable], params.threshold)
@@ -59,7 +59,7 @@ def _reduced(update: Update, params: IntrudersStep, context: Context) -> Outcome
     values = {
         "intruders": float(len(index)),
         "looked_at": float(usable),
-        "residual": max(known.residual, found.residual),
+        "residual": found.residual,
     }
     for place, i in enumerate(index, start=1):
         values[f"intruder_{place}_sigma"] = float(found.S[i])

@@ -16,6 +16,7 @@ from loramend.contracts.errors import RequestError
 
 FILE_PARTS = frozenset({"adapter"})
 JSON_PARTS = frozenset({"request", "config"})
+MAX_PART_HEADER_BYTES = 8192
 
 
 def media_type_of(request: Request) -> tuple[str, dict[bytes, bytes]]:
@@ -117,8 +118,8 @@ class _Receiver:
     def callbacks(self) -> Any:
         return {
             "on_part_begin": self._on_part_begin,
-            "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+            "on_header_field": lambda data, start, end: self._on_header(0, data[start:end]),
+            "on_header_value": lambda data, start, end: self._on_header(1, data[start:end]),
             "on_header_end": self._on_header_end,
             "on_headers_finished": self._on_headers_finished,
             "on_part_data": self._on_part_data,
@@ -127,6 +128,11 @@ class _Receiver:
 
     def _on_part_begin(self) -> None:
         self._disposition = b""
+
+    def _on_header(self, side: int, piece: bytes) -> None:
+        self._header[side].extend(piece)
+        if len(self._header[side]) > MAX_PART_HEADER_BYTES:
+            raise _malformed("a part's header is too long")
 
     def _on_header_end(self) -> None:
         name, value = self._header

@@ -12,12 +12,13 @@ from service.api.content import blob_response
 from service.api.hub_files import (
     NAMESPACE,
     HubError,
-    HubFile,
     HubRepo,
     check_revision,
     describe,
     file_of,
     repo_of,
+    sibling,
+    tree_entries,
 )
 from service.api.problems import documented
 from service.api.schema import header
@@ -122,23 +123,8 @@ def subtree(
     """The files under one folder, and its folders."""
     repo = _repo(services, namespace, name)
     check_revision(repo, revision)
-    folder = f"{path.strip('/')}/" if path.strip("/") else ""
-    inside = {name: ref for name, ref in sorted(repo.record.output.items()) if name.startswith(folder)}
-    if folder and not inside:
-        raise HubError("EntryNotFound", f"{repo.id} has no folder {folder[:-1]}.", commit=repo.commit)
-    folders = {
-        folder + "/".join(parts[:depth])
-        for parts in (name.removeprefix(folder).split("/") for name in inside)
-        for depth in range(1, len(parts) if recursive else min(len(parts), 2))
-    }
-    listed = [
-        _tree_entry(describe(name, ref, services.storage))
-        for name, ref in inside.items()
-        if recursive or "/" not in name.removeprefix(folder)
-    ]
-    # No client reads a folder's tree ID; the Hub's needs one.
-    entries = [{"type": "directory", "oid": repo.commit, "size": 0, "path": name} for name in sorted(folders)]
-    return JSONResponse([*entries, *listed], headers={"X-Repo-Commit": repo.commit})
+    entries = tree_entries(repo, path.strip("/"), recursive, services.git_ids)
+    return JSONResponse(entries, headers={"X-Repo-Commit": repo.commit})
 
 
 @router.head(
@@ -154,7 +140,7 @@ def resolve(
     """What `hf_hub_download` reads."""
     repo = _repo(services, namespace, name)
     check_revision(repo, revision)
-    file = file_of(repo, path, services.storage)
+    file = file_of(repo, path, services.git_ids)
     headers = {"X-Repo-Commit": repo.commit, "Content-Disposition": "attachment"}
     if file.pointer_size is not None:
         headers |= {"X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": str(file.ref.size)}
@@ -181,7 +167,6 @@ def no_such_file(name: str, revision: str, path: str) -> Response:
 
 def _info(services: Services, repo: HubRepo, blobs: bool) -> Response:
     record = repo.record
-    files = [describe(path, ref, services.storage) for path, ref in sorted(record.output.items())]
     modified = record.finished_at or record.created_at
     return JSONResponse(
         {
@@ -199,7 +184,10 @@ def _info(services: Services, repo: HubRepo, blobs: bool) -> Response:
             "likes": 0,
             "library_name": "peft",
             "tags": ["peft", "safetensors", "lora", "loramend"],
-            "siblings": [_sibling(file, blobs) for file in files],
+            "siblings": [
+                sibling(describe(path, ref, services.git_ids)) if blobs else {"rfilename": path}
+                for path, ref in sorted(record.output.items())
+            ],
         },
         headers={"X-Repo-Commit": repo.commit},
     )
@@ -207,23 +195,3 @@ def _info(services: Services, repo: HubRepo, blobs: bool) -> Response:
 
 def _time(at: Any) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
-
-
-def _sibling(file: HubFile, blobs: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {"rfilename": file.path}
-    if blobs:
-        entry |= {"size": file.ref.size, "blobId": file.oid}
-        if file.pointer_size is not None:
-            entry["lfs"] = {
-                "sha256": file.ref.sha256,
-                "size": file.ref.size,
-                "pointerSize": file.pointer_size,
-            }
-    return entry
-
-
-def _tree_entry(file: HubFile) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "file", "oid": file.oid, "size": file.ref.size, "path": file.path}
-    if file.pointer_size is not None:
-        entry["lfs"] = {"oid": file.ref.sha256, "size": file.ref.size, "pointerSize": file.pointer_size}
-    return entry

@@ -46,6 +46,14 @@ class InvalidRequestError(RequestError):
         return super().problem(request_id).model_copy(update={"errors": list(self.items)})
 
 
+class AnswerError(RequestError):
+    """A request error whose answer carries headers of its own."""
+
+    def __init__(self, code: ErrorCode, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(code, detail)
+        self.headers = dict(headers)
+
+
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """The problem as an HTTP response."""
     return Response(
@@ -99,8 +107,7 @@ def install(app: FastAPI) -> None:
         problem = error.problem(request_id_of(request))
         if problem.status >= 500:
             _LOG.error("%s: %s", problem.code, error, extra={"request_id": problem.request_id})
-        headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
-        return problem_response(problem, getattr(error, "headers", headers))
+        return problem_response(problem, error.headers if isinstance(error, AnswerError) else None)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

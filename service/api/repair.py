@@ -59,8 +59,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         description="The same key and body give the same job.",
-        min_length=1,
-        max_length=255,
+        pattern="^[!-~]{1,255}$",
     ),
 ]
 Prefer = Annotated[

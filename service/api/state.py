@@ -11,6 +11,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from loramend.adapter.limits import Limits
 from loramend.contracts.errors import RequestError
+from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
 from service.jobs.queue import Dispatcher
 from service.jobs.records import JobRecord
@@ -37,6 +38,7 @@ class Services:
     vault: TokenVault
     limits: Limits
     metrics: Metrics
+    git_ids: GitIds
     uploads: anyio.CapacityLimiter
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -155,12 +155,17 @@ def _create(
         input=files,
         source_resolved={"upload": source.upload} if source.upload is not None else {},
     )
-    if asked.hub_token is not None:
-        services.vault.put(job_id, asked.hub_token)
-    record = services.store.create(record, idempotency=claim)
-    if record.id == job_id:
-        _send(services, record)
-    return record
+    stored = None
+    try:
+        if asked.hub_token is not None:
+            services.vault.put(job_id, asked.hub_token)
+        stored = services.store.create(record, idempotency=claim)
+    finally:
+        if stored is None or stored.id != job_id:
+            services.vault.delete(job_id)
+    if stored.id == job_id:
+        _send(services, stored)
+    return stored
 
 
 def _send(services: Services, record: JobRecord) -> None:

@@ -10,12 +10,11 @@ that raises LeaseLost.
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import Redis
 
-from loramend.contracts.errors import JobError, Problem, RequestError
+from loramend.contracts.errors import Problem, RequestError
 from loramend.contracts.job import TERMINAL, JobEvent, JobResult, JobStatus, Progress
 from loramend.contracts.request import JobKind
 from service.jobs.blobs import DELETING_MS, BlobTable
@@ -24,9 +23,11 @@ from service.jobs.idempotency import IdempotencyTable
 from service.jobs.lease import Lease, LeaseLost
 from service.jobs.records import BlobRef, JobRecord, Queue
 from service.jobs.state import PREFIX, Change, Event, State, StateTable, events_key, server_ms, status_event
+from service.jobs.transitions import as_datetime, ended, holds, lost, waiting, with_fields
 
 _PAGE_READ = 100
 _REAP_AT_ONCE = 200
+_PAST: dict[JobStatus, str] = {"succeeded": "succeeded", "failed": "failed", "canceled": "been canceled"}
 _STATUSES: tuple[JobStatus, ...] = ("queued", "running", "succeeded", "failed", "canceled")
 
 
@@ -125,10 +126,10 @@ class JobStore:
         def decide(state: State) -> Change | None:
             record = state.record
             if record.status in TERMINAL:
-                raise RequestError("job_already_finished", f"The job has already {_ended(record.status)}.")
+                raise RequestError("job_already_finished", f"The job has already {_PAST[record.status]}.")
             asked = record.model_copy(update={"cancel_requested": True})
             if not state.leased:
-                return _ended_as(replace(state, record=asked), "canceled")
+                return ended(replace(state, record=asked), "canceled")
             return (replace(state, record=asked), None) if not record.cancel_requested else None
 
         self._table.change(job_id, decide)
@@ -159,16 +160,16 @@ class JobStore:
             if state.leased and state.worker != worker:
                 return None
             if state.worker:
-                lost = self._lose(state)
-                if lost[0].record.status in TERMINAL:
-                    return lost
-                record = lost[0].record
+                gone = lost(state, self._max_attempts, self._resend_ms)
+                if gone[0].record.status in TERMINAL:
+                    return gone
+                record = gone[0].record
             waited = record.status == "queued"
             record = record.model_copy(
                 update={
                     "status": "running",
                     "attempts": record.attempts + waited,
-                    "started_at": record.started_at or _datetime(state.now),
+                    "started_at": record.started_at or as_datetime(state.now),
                 }
             )
             until = state.now + int(ttl * 1000)
@@ -213,7 +214,7 @@ class JobStore:
     def held(self, lease: Lease) -> JobRecord:
         """The job as it is now. Raises LeaseLost."""
         state = self._table.read(lease.job_id)
-        if state is None or not _holds(state, lease):
+        if state is None or not holds(state, lease):
             raise LeaseLost
         return state.record
 
@@ -221,7 +222,7 @@ class JobStore:
         """Set fields of the record, without an event. Raises LeaseLost."""
 
         def decide(state: State) -> Change:
-            return _with(state, fields), None
+            return with_fields(state, fields), None
 
         return self._under(lease, decide)
 
@@ -229,7 +230,9 @@ class JobStore:
         """Tell how far the job is, and read it back. Raises LeaseLost."""
 
         def decide(state: State) -> Change:
-            return _with(state, {"progress": progress}), Event("progress", progress.model_dump(mode="json"))
+            return with_fields(state, {"progress": progress}), Event(
+                "progress", progress.model_dump(mode="json")
+            )
 
         return self._under(lease, decide)
 
@@ -238,7 +241,7 @@ class JobStore:
         LeaseLost."""
 
         def decide(state: State) -> Change:
-            return self._waiting(_with(state, {"phase_queue": queue})), None
+            return waiting(with_fields(state, {"phase_queue": queue}), self._resend_ms), None
 
         self._under(lease, decide)
 
@@ -248,7 +251,7 @@ class JobStore:
 
         def decide(state: State) -> Change:
             fields = {"status": "queued", "attempts": max(0, state.record.attempts - 1), "progress": None}
-            new = self._waiting(_with(state, fields))
+            new = waiting(with_fields(state, fields), self._resend_ms)
             return new, status_event(new.record)
 
         return self._under(lease, decide).phase_queue
@@ -269,7 +272,7 @@ class JobStore:
         fields = {name: value for name, value in given.items() if value is not None}
 
         def decide(state: State) -> Change:
-            return _ended_as(_with(state, fields), status)
+            return ended(with_fields(state, fields), status)
 
         return self._under(lease, decide)
 
@@ -285,8 +288,8 @@ class JobStore:
             if state.record.status in TERMINAL or state.due > state.now:
                 return None
             if state.worker:
-                return self._lose(state)
-            return self._waiting(state, sends=state.sends + 1), None
+                return lost(state, self._max_attempts, self._resend_ms)
+            return waiting(state, self._resend_ms, sends=state.sends + 1), None
 
         changed = [self._table.change(job_id, decide) for job_id in ids]
         return [(s.record.id, s.record.phase_queue) for s in changed if s and s.record.status not in TERMINAL]
@@ -315,7 +318,7 @@ class JobStore:
 
     def _under(self, lease: Lease, decide: Callable[[State], Change]) -> JobRecord:
         def checked(state: State) -> Change:
-            if not _holds(state, lease):
+            if not holds(state, lease):
                 raise LeaseLost
             return decide(state)
 
@@ -323,51 +326,6 @@ class JobStore:
         if state is None:
             raise LeaseLost
         return state.record
-
-    def _waiting(self, state: State, *, sends: int = 1) -> State:
-        due = state.now + self._resend_ms * 2 ** min(sends - 1, 20)
-        return replace(state, worker="", lease_until=0, sends=sends, due=due)
-
-    def _lose(self, state: State) -> Change:
-        """The holder of the lease is dead."""
-        record = state.record
-        if record.cancel_requested:
-            return _ended_as(state, "canceled")
-        if record.attempts >= self._max_attempts:
-            lost = JobError(
-                "worker_lost",
-                f"The worker died while it ran this job, {record.attempts} times. "
-                "The job may need more memory than the worker has.",
-            )
-            return _ended_as(_with(state, {"error": lost.problem()}), "failed")
-        new = self._waiting(_with(state, {"status": "queued", "progress": None}))
-        return new, status_event(new.record)
-
-
-def _holds(state: State, lease: Lease) -> bool:
-    return state.worker == lease.worker and state.fence == lease.fence
-
-
-def _with(state: State, fields: dict[str, Any]) -> State:
-    unknown = fields.keys() - JobRecord.model_fields.keys()
-    if unknown:
-        raise TypeError(f"no such fields: {sorted(unknown)}")
-    return replace(state, record=state.record.model_copy(update=fields))
-
-
-def _ended_as(state: State, status: JobStatus) -> tuple[State, Event]:
-    if status not in TERMINAL:
-        raise ValueError(f"{status} ends no job")
-    ended = _with(state, {"status": status, "finished_at": _datetime(state.now)})
-    return replace(ended, worker="", lease_until=0), status_event(ended.record)
-
-
-def _ended(status: JobStatus) -> str:
-    return {"succeeded": "succeeded", "failed": "failed", "canceled": "been canceled"}[status]
-
-
-def _datetime(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _not_found(job_id: str) -> RequestError:

@@ -107,6 +107,18 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, Tensor], str, str]] = {
         "format_unsupported",
         "",
     ),
+    "two_layers_of_one_module": (
+        {},
+        build.tensors(
+            **{
+                f"{STEM.removeprefix('base_model.model.')}.lora_{side}.weight": tensor
+                for side, tensor in (("A", torch.ones(2, 5)), ("B", torch.ones(6, 2)))
+            }
+        ),
+        "format_unsupported",
+        "",
+    ),
+    "no_dimension": ({}, build.tensors(**{A_KEY: torch.tensor(1.0)}), "tensor_shape_mismatch", A_KEY),
     "nothing": ({}, {"base_model.model.score.weight": torch.ones(2)}, "adapter_not_found", ""),
 }
 

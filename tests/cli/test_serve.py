@@ -1,12 +1,10 @@
 """`loramend serve` as its user meets it: one command, real processes, one folder."""
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from loramend.adapter.archive import pack
 from loramend.cli.datafolder import open_data_folder
 from tests.cli.test_supervisor import eventually
 from tests.fixtures.worker import make_adapter
@@ -73,11 +72,14 @@ class Serving:
         assert self.process.poll() is None, self.process.communicate()
         return self
 
-    def submit(self, factor: float) -> str:
+    def submit(self, adapter: bytes, factor: float) -> str:
         """The ID of a new job that shrinks a small adapter."""
         request = json.dumps({"steps": [{"type": "shrink", "factor": factor}]})
-        files = {"adapter": ("adapter.tar.gz", ADAPTER), "request": (None, request)}
-        answer = httpx.post(f"{self.url}/repair", files=files, timeout=30)
+        answer = httpx.post(
+            f"{self.url}/repair",
+            files={"adapter": ("adapter.tar.gz", adapter), "request": (None, request)},
+            timeout=30,
+        )
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
@@ -97,20 +99,12 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def packed(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.add(make_adapter(folder), arcname=".")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> None:
-    global ADAPTER
-    ADAPTER = packed(tmp_path_factory.mktemp("adapters") / "adapter")
-
-
-ADAPTER = b""
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small adapter's archive."""
+    folder = tmp_path_factory.mktemp("adapters")
+    pack(make_adapter(folder / "adapter"), folder / "adapter.tar.gz")
+    return (folder / "adapter.tar.gz").read_bytes()
 
 
 @contextmanager
@@ -146,10 +140,12 @@ def refused(*arguments: str, **env: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["TERM", "Ctrl-C"])
-def test_it_starts_works_and_stops_with_everything(tmp_path: Path, how: str) -> None:
-    with serving(tmp_path / "data") as server:
+def test_it_starts_works_and_stops_with_everything(tmp_path: Path, adapter: bytes, how: str) -> None:
+    data = tmp_path / "a folder, größer %20 than #usual"
+    with serving(data) as server:
         server.wait_until_ready()
-        server.wait_until_succeeded(server.submit(0.5))
+        server.wait_until_succeeded(server.submit(adapter, 0.5))
+        assert any((data / "blobs").rglob("*"))
         assert len(server.processes()) >= 7, "itself, the broker, the API, two workers with one child each"
         if how == "TERM":
             server.process.terminate()
@@ -159,23 +155,24 @@ def test_it_starts_works_and_stops_with_everything(tmp_path: Path, how: str) -> 
         assert server.processes() == []
         assert (server.process.returncode, err) == (0, "")
         assert f"loramend listens on {server.url}" in out
-    with open_data_folder(tmp_path / "data") as data:
-        assert not (data.broker / "valkey.sock").exists()
+    with open_data_folder(data) as folder:
+        assert not (folder.broker / "valkey.sock").exists()
 
 
-def test_nothing_outlives_a_kill_and_no_job_is_lost(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
-        done = server.wait_until_ready().submit(0.5)
+def test_nothing_outlives_a_kill_and_no_job_is_lost(tmp_path: Path, adapter: bytes) -> None:
+    soon = {"LORAMEND_LEASE_SECONDS": "2", "LORAMEND_RESEND_SECONDS": "2"}
+    with serving(tmp_path / "data", **soon) as server:
+        done = server.wait_until_ready().submit(adapter, 0.5)
         server.wait_until_succeeded(done)
-        # A job of which no worker has more than a beginning when the kill comes.
+        # The broker hands the message to a worker that will do nothing with it.
         server.child("--queues", "spectral,train").suspend()
         for grandchild in server.child("--queues", "spectral,train").children():
             grandchild.suspend()
-        waiting = server.submit(0.25)
+        waiting = server.submit(adapter, 0.25)
         assert len(server.processes()) >= 7
         server.process.kill()
         eventually(lambda: server.processes() == [], 3.0)
-    with serving(tmp_path / "data", LORAMEND_LEASE_SECONDS="2", LORAMEND_RESEND_SECONDS="2") as again:
+    with serving(tmp_path / "data", **soon) as again:
         again.wait_until_ready()
         assert again.job(done)["status"] == "succeeded"
         again.wait_until_succeeded(waiting)
@@ -193,7 +190,7 @@ def test_nothing_outlives_a_kill_while_starting(tmp_path: Path, seconds: float) 
         eventually(lambda: server.processes() == [], 3.0)
 
 
-def test_what_crashes_comes_back_and_a_second_server_is_refused(tmp_path: Path) -> None:
+def test_what_crashes_comes_back_and_a_second_server_is_refused(tmp_path: Path, adapter: bytes) -> None:
     with serving(tmp_path / "data") as server:
         server.wait_until_ready()
         line = refused("--port", str(free_port()), "--data", str(tmp_path / "data"))
@@ -210,7 +207,7 @@ def test_what_crashes_comes_back_and_a_second_server_is_refused(tmp_path: Path) 
         eventually(lambda: not before & {process.pid for process in server.processes()}, 10)
         server.wait_until_ready()
         eventually(lambda: len(server.processes()) >= 7, START_SECONDS)
-        server.wait_until_succeeded(server.submit(0.5))
+        server.wait_until_succeeded(server.submit(adapter, 0.5))
         server.process.terminate()
         _, err = server.process.communicate(timeout=40)
         assert "loramend: api ended (SIGKILL); starting it again in 1 s" in err

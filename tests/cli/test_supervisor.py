@@ -115,13 +115,23 @@ def test_what_a_crashed_child_started_is_gone_before_it_starts_again(supervisor:
     eventually(lambda: any(word.isdigit() for word in supervisor.log("parent").read_text().split()))
     left = next(int(word) for word in supervisor.log("parent").read_text().split() if word.isdigit())
     assert running(left)
-    eventually(lambda: not (supervisor.tend() or running(left)))
+
+    def swept() -> bool:
+        supervisor.tend()
+        return not running(left)
+
+    eventually(swept)
 
 
 def test_check_started_tells_what_the_child_said_last(supervisor: Supervisor) -> None:
     supervisor.start(python("broken", "import sys; sys.exit('the reason\\n')"))
+
+    def checked() -> bool:
+        supervisor.check_started()
+        return False
+
     with pytest.raises(CommandError, match=r"broken ended while starting \(exit code 1\): the reason"):
-        eventually(lambda: supervisor.check_started() is not None)
+        eventually(checked)
 
 
 def test_a_log_that_grows_is_cut(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from service.settings import ServiceSettings
 from tests.cli.test_supervisor import eventually
+from tests.fixtures.worker import Bench
 from tests.serve import free_port
 from worker.settings import WorkerSettings
 
@@ -208,6 +209,22 @@ def answers(client: "redis.Redis") -> bool:
         return bool(client.ping())
     except redis.ConnectionError:
         return False
+
+
+@pytest.mark.e2e
+def test_a_worker_is_healthy_while_it_runs(tmp_path: Path, broker_url: str) -> None:
+    script = ROOT / "docker" / "worker_health.py"
+
+    def health() -> int:
+        return subprocess.run([sys.executable, "-P", script], env=env, timeout=60, check=False).returncode
+
+    bench = Bench(tmp_path, broker_url)
+    env = os.environ | {"LORAMEND_BROKER_URL": broker_url}
+    assert health() == 1
+    with bench.worker(("io",)) as worker:
+        assert health() == 0
+        worker.terminate()
+        assert health() == 1
 
 
 @pytest.mark.e2e

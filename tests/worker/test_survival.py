@@ -49,7 +49,7 @@ def test_a_killed_child_and_a_killed_worker_lose_no_job(bench: Bench, adapter: P
         record = bench.submit(adapter, steps=LONG_STEPS)
         bench.until_phase(record, "repair")
         first.child().kill()
-        wait_for(lambda: bench.get(record).attempts == 2, what="the second attempt")
+        bench.until_attempt(record, 2)
         bench.until_phase(record, "repair")
         child = first.child()
         leftover = [folder.name for folder in bench.work_dir.iterdir()]
@@ -70,7 +70,7 @@ def test_a_job_that_kills_its_workers_is_given_up(bench: Bench, adapter: Path) -
     with bench.worker(LORAMEND_MAX_ATTEMPTS="2") as worker:
         record = bench.submit(adapter, steps=LONG_STEPS)
         for attempt in (1, 2):
-            wait_for(lambda n=attempt: bench.get(record).attempts == n, what=f"attempt {attempt}")
+            bench.until_attempt(record, attempt)
             worker.child().kill()
         ended = bench.ended(record)
         wait_for(

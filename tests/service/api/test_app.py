@@ -23,9 +23,9 @@ from service.logs import JsonFormatter
 from service.settings import ServiceSettings
 from tests.fixtures.broker import PASSWORD
 from tests.serve import free_port
+from tests.service.api.answers import problem
 from tests.service.api.conftest import connect
 from tests.service.api.finished import queued
-from tests.service.api.test_submit import problem
 
 
 def test_what_is_not_served(client: TestClient) -> None:

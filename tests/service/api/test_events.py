@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from loramend.contracts.job import Progress
 from service.api.state import Services
 from service.jobs.records import JobRecord
+from tests.service.api.answers import problem
 from tests.service.api.conftest import Running
 from tests.service.api.finished import begun, ended, queued
-from tests.service.api.test_submit import problem
 
 STREAM = {"Accept": "text/event-stream"}
 

@@ -8,8 +8,8 @@ from pydantic import SecretStr, ValidationError
 from service.api.guard import is_loopback
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.service.api.answers import problem
 from tests.service.api.conftest import connect
-from tests.service.api.test_submit import problem
 
 KEYS = ("first-key-0123456789", "second-key-0123456789")
 

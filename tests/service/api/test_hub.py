@@ -1,13 +1,10 @@
 """The Hub's read protocol: what it says, and what the Hub's own clients make of it."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -18,9 +15,9 @@ from service.api.state import Services
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.api.adapters import folder
+from tests.service.api.answers import problem, run_client
 from tests.service.api.conftest import Running, run_server
 from tests.service.api.finished import REVISION, ended, queued, repaired
-from tests.service.api.test_submit import problem
 
 FILES = folder() | {
     "README.md": b"# Repaired\n",
@@ -142,17 +139,6 @@ def test_what_is_not_there_is_told_in_the_hubs_words(
         assert (answer.headers.get("x-repo-commit") == REVISION) is (code == "EntryNotFound")
         if "/resolve/" in path:
             assert client.head(path).headers["x-error-code"] == code
-
-
-def run_client(url: str, code: str, home: Path, **env: str) -> Any:
-    """Run code in a process of its own that knows this service as the Hub; it prints a JSON document."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    given = {"HF_ENDPOINT": url, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"} | env
-    answer = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=clean | given, capture_output=True, text=True
-    )
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout.splitlines()[-1])
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.models import build_trio
+from tests.service.api.answers import run_client
 from tests.service.api.conftest import Running
 from tests.service.api.finished import repaired
-from tests.service.api.test_hub import run_client
 
 
 @pytest.mark.e2e

@@ -4,8 +4,8 @@ from fastapi.testclient import TestClient
 
 from loramend.contracts.job import Progress
 from service.api.state import Services
+from tests.service.api.answers import problem
 from tests.service.api.finished import begun, ended, put, queued, repaired
-from tests.service.api.test_submit import problem
 
 
 def test_pages_go_from_newest_to_oldest(client: TestClient, services: Services) -> None:

@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 
 from service.api.state import Services
 from tests.service.api.adapters import folder, tar_gz
+from tests.service.api.answers import problem
 from tests.service.api.finished import begun, ended, queued, repaired
-from tests.service.api.test_submit import problem
 
 
 def test_the_report(client: TestClient, services: Services) -> None:

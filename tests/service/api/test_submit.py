@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -15,6 +14,7 @@ from loramend.contracts.job import TERMINAL
 from service.api.state import Services
 from service.jobs.queue import queue_key
 from tests.service.api.adapters import CONFIG, folder, tar_gz, weights, zipped
+from tests.service.api.answers import problem
 from tests.service.api.conftest import received
 from tests.service.api.finished import begun
 
@@ -44,14 +44,6 @@ def everything(services: Services) -> str:
         "list": lambda key: client.lrange(key, 0, -1),
     }
     return repr([readers[client.type(key)](key) for key in client.keys("*")])
-
-
-def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = answer.json()
-    assert (answer.status_code, found["status"], found["code"]) == (status, status, code), found
-    assert found["request_id"] == answer.headers["x-request-id"]
-    return found
 
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])

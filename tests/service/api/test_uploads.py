@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 
 from service.api.state import Services
 from service.settings import ServiceSettings
+from tests.service.api.answers import problem
 from tests.service.api.conftest import Running, received
-from tests.service.api.test_submit import problem
 
 CONTENT = b"an adapter" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -15,7 +15,7 @@ from tests.service.jobs.jobs import new_record
 
 
 def collect(
-    url: str, job_id: str, after: str | None, act: Callable[[], None] = lambda: None
+    url: str, job_id: str, after: str | None, act: Callable[[], object] = lambda: None
 ) -> list[JobEvent]:
     """All events that `follow` yields while `act` runs beside it."""
 
@@ -59,7 +59,7 @@ def test_following_ends_where_the_job_is_deleted(
     store: JobStore, lease: Lease, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.events._BLOCK_MS", 50)
-    events = collect(broker_url, lease.job_id, None, lambda: store.delete(lease.job_id) and None)
+    events = collect(broker_url, lease.job_id, None, lambda: store.delete(lease.job_id))
     assert all(event.type == "status" for event in events)
     assert collect(broker_url, "0" * 32, None) == []
 

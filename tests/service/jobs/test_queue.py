@@ -22,7 +22,7 @@ def test_a_message_lies_in_its_own_queue_as_json(broker_url: str, redis_client: 
     assert message["content-type"] == "application/json"
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
     assert (args, kwargs) == (["0" * 32], {})
-    assert all(key.startswith("loramend:") for key in redis_client.keys("*"))
+    assert all(str(key).startswith("loramend:") for key in redis_client.keys("*"))
     dispatcher.close()
 
 

@@ -1,5 +1,8 @@
 """Tokens are unreadable at rest and gone when the job ends."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import redis
 from cryptography.fernet import Fernet
@@ -23,7 +26,7 @@ def dump(client: "redis.Redis") -> str:
     held = []
     for key in client.scan_iter():
         kind = client.type(key)
-        read = {
+        read: dict[str, Callable[[Any], Any]] = {
             "string": client.get,
             "hash": client.hgetall,
             "stream": client.xrange,
@@ -45,7 +48,7 @@ def test_a_token_is_encrypted_and_expires(vault: TokenVault, redis_client: "redi
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "canceled", "canceled while queued", "deleted"])
 def test_it_goes_when_the_job_ends(
-    end: str, vault: TokenVault, store: JobStore, redis_client: "redis.Redis"
+    end: Any, vault: TokenVault, store: JobStore, redis_client: "redis.Redis"
 ) -> None:
     record = new_record()
     vault.put(record.id, TOKEN)

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
+from pydantic import ValidationError
 
 from service.jobs.records import new_job_id
 from service.jobs.settings import JobsSettings
@@ -16,12 +18,21 @@ def test_model_roots(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = Fernet.generate_key().decode()
     monkeypatch.setenv("LORAMEND_BROKER_URL", "redis://:hush@host/0")
     monkeypatch.setenv("LORAMEND_STORAGE_OPTIONS", '{"secret": "hush"}')
-    monkeypatch.setenv("LORAMEND_SECRET_KEY", "hush")
+    monkeypatch.setenv("LORAMEND_SECRET_KEY", key)
     settings = JobsSettings()
     assert settings.storage_options == {"secret": "hush"}
     assert "hush" not in repr(settings)
+    assert key not in repr(settings)
+
+
+def test_a_key_that_encrypts_nothing_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAMEND_SECRET_KEY", "hush")
+    with pytest.raises(ValidationError, match="Fernet key") as refused:
+        JobsSettings()
+    assert "hush" not in str(refused.value)
 
 
 def test_job_ids_sort_by_time_and_are_uuids_of_version_7() -> None:

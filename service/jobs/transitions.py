@@ -1,0 +1,62 @@
+"""How a job's state may change, as pure functions; `service.jobs.store` says who may ask for it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from loramend.contracts.errors import JobError
+from loramend.contracts.job import TERMINAL, JobStatus
+from service.jobs.lease import Lease
+from service.jobs.records import JobRecord
+from service.jobs.state import Event, State, status_event
+
+# Later waits of a job that nobody takes up are not longer than this many doublings.
+_MAX_DOUBLINGS = 20
+
+
+def holds(state: State, lease: Lease) -> bool:
+    """Whether the lease is the job's. One that ran out still is until somebody takes it away."""
+    return state.worker == lease.worker and state.fence == lease.fence
+
+
+def with_fields(state: State, fields: dict[str, Any]) -> State:
+    """The state with these fields of its record. Raises TypeError for a name that is none."""
+    unknown = fields.keys() - JobRecord.model_fields.keys()
+    if unknown:
+        raise TypeError(f"no such fields: {sorted(unknown)}")
+    return replace(state, record=state.record.model_copy(update=fields))
+
+
+def waiting(state: State, resend_ms: int, *, sends: int = 1) -> State:
+    """Without a lease, waiting for a message that is now sent for the `sends`-th time."""
+    due = state.now + resend_ms * 2 ** min(sends - 1, _MAX_DOUBLINGS)
+    return replace(state, worker="", lease_until=0, sends=sends, due=due)
+
+
+def ended(state: State, status: JobStatus) -> tuple[State, Event]:
+    """At its end. Raises ValueError for a status that ends nothing."""
+    if status not in TERMINAL:
+        raise ValueError(f"{status} ends no job")
+    state = with_fields(state, {"status": status, "finished_at": as_datetime(state.now)})
+    return replace(state, worker="", lease_until=0), status_event(state.record)
+
+
+def lost(state: State, max_attempts: int, resend_ms: int) -> tuple[State, Event]:
+    """After its worker died: waiting again, failed where it is out of attempts, canceled where that was asked."""
+    record = state.record
+    if record.cancel_requested:
+        return ended(state, "canceled")
+    if record.attempts >= max_attempts:
+        error = JobError(
+            "worker_lost",
+            f"The worker died while it ran this job, {record.attempts} times. "
+            "The job may need more memory than the worker has.",
+        )
+        return ended(with_fields(state, {"error": error.problem()}), "failed")
+    new = waiting(with_fields(state, {"status": "queued", "progress": None}), resend_ms)
+    return new, status_event(new.record)
+
+
+def as_datetime(milliseconds: int) -> datetime:
+    """The server's time as a datetime."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
