@@ -21,7 +21,8 @@ RUN pip install --no-deps .
 FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 loramend \
     && useradd --uid 10001 --gid loramend --home-dir /var/lib/loramend --shell /usr/sbin/nologin loramend \
-    && install -d -o loramend -g loramend /var/lib/loramend /var/lib/loramend/work
+    && install -d -o loramend -g loramend \
+        /var/lib/loramend /var/lib/loramend/models /var/lib/loramend/work
 COPY --from=build /opt/loramend /opt/loramend
 ENV PATH=/opt/loramend/bin:$PATH \
     PYTHONUNBUFFERED=1 \

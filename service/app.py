@@ -74,7 +74,6 @@ def _services(settings: ServiceSettings) -> Services:
         storage=storage,
         dispatcher=Dispatcher(broker),
         vault=TokenVault(redis, settings.secret_key),
-        limits=settings.adapter_limits(),
         metrics=Metrics(),
         git_ids=GitIds(storage),
         uploads=anyio.CapacityLimiter(settings.max_concurrent_uploads),

@@ -41,15 +41,11 @@ class Work:
         return token.get_secret_value() if token else None
 
 
-def work_folder_name(lease: Lease) -> str:
-    """Tells whose it is: the job's id and the lease's fence."""
-    return f"{lease.job_id}.{lease.fence}"
-
-
 @contextmanager
 def work_folder(work_dir: Path, lease: Lease) -> Iterator[Path]:
-    """A folder for as long as the block runs."""
-    folder = work_dir / work_folder_name(lease)
+    """A folder for as long as the block runs. Its name tells the reaper whose it is: the job's and the
+    lease's."""
+    folder = work_dir / f"{lease.job_id}.{lease.fence}"
     folder.mkdir(mode=0o700, parents=True)
     try:
         yield folder

@@ -91,7 +91,7 @@ class LoraSettings(BaseModel):
     fan_in_fan_out: Flag = False
     lora_bias: Flag = False
     target_modules: list[str] | str | None = None
-    target_parameters: list[str] | None = None
+    target_parameters: Annotated[list[str], Field(max_length=2000)] | None = None
 
     def scale(self, rank: int, alpha: float) -> float:
         """s = alpha/r, or alpha/sqrt(r) under rsLoRA (arXiv 2312.03732)."""

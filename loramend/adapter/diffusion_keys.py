@@ -77,7 +77,7 @@ def diffusion_layout(header: Header, limits: Limits, file: str) -> Layout:
     modules = tuple(
         _module(stem, pair, styles[stem], header, settings, limits, file) for stem, pair in pairs.items()
     )
-    check_names(modules, file)
+    check_names(modules, limits, file)
     if form == "diffusers":
         _check_same_rank(modules, bool(settings), file)
     biases = [module.bias_key for module in modules if module.bias_key is not None]

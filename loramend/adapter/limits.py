@@ -19,6 +19,7 @@ class Limits:
     max_header_bytes    of a safetensors header
     max_tensors         in a safetensors file
     max_name_length     of a tensor's name
+    max_updates         modules of an adapter, counting experts one by one
     max_rank            of one module
     max_config_bytes    of adapter_config.json
     max_patterns        keys in rank_pattern or alpha_pattern
@@ -35,6 +36,7 @@ class Limits:
     max_header_bytes: int = 16 * MiB
     max_tensors: int = 200_000
     max_name_length: int = 512
+    max_updates: int = 100_000
     max_rank: int = 4096
     max_config_bytes: int = 4 * MiB
     max_patterns: int = 10_000

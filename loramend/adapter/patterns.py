@@ -16,7 +16,7 @@ from loramend.adapter.quote import quote
 from loramend.contracts.errors import AdapterError
 
 _SPECIAL = frozenset(".^$*+?{}[]|()")
-_REPEATS = re.compile(r"[*+?{]")
+_BRANCHES = re.compile(r"[*+?{|]")
 
 
 class Patterns:
@@ -77,8 +77,9 @@ class Patterns:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 compiled = re.compile(expression)
-                # Only repetition can take exponential time. `re` is what PEFT uses; `regex` has a time limit.
-                return regex.compile(expression) if _REPEATS.search(key) else compiled
+                # Repetition and alternation can take exponential time: `regex` has a time limit. All else is
+                # left to `re`, as in PEFT.
+                return regex.compile(expression) if _BRANCHES.search(key) else compiled
         except (re.error, regex.error, RecursionError, OverflowError) as error:
             raise AdapterError(
                 "config_invalid",

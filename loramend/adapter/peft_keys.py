@@ -20,7 +20,7 @@ from loramend.adapter.shapes import (
     conv_groups,
     mismatch,
 )
-from loramend.adapter.targets import in_definition_order, target_parameters, targets_module
+from loramend.adapter.targets import Targets, in_definition_order
 from loramend.contracts.errors import AdapterError
 
 PREFIX = "base_model.model."
@@ -60,9 +60,9 @@ def peft_layout(header: Header, config: Mapping[str, Any], limits: Limits, file:
     factors = {key for pair in pairs.values() for key in (pair.a_key, pair.b_key, pair.bias_key) if key}
     tensors = {written: header.tensors[stored.get(written, written)] for written in (*factors, *passthrough)}
     check_dtypes(tensors, factors, file)
-    reader = _Reader(settings, table, limits, file, tensors, set(pairs))
-    modules = tuple(reader.module(stem, pair) for stem, pair in pairs.items())
-    check_names(modules, file)
+    reader = _Reader(settings, table, limits, file, tensors, {stem for stem, _ in pairs})
+    modules = tuple(reader.module(stem, pair) for (stem, _), pair in pairs.items())
+    check_names(modules, limits, file)
     check_tied_embeddings(config, any(module.kind == "embedding" for module in modules), CONFIG_FILE)
     biases = [module.bias_key for module in modules if module.bias_key is not None]
     features = _features(config, modules, reader.unknown_order, bool(stored))
@@ -87,9 +87,9 @@ def _parse(name: str) -> _Key | None:
 
 def _sort_tensors(
     header: Header, settings: LoraSettings, file: str
-) -> tuple[dict[str, Pair], list[str], dict[str, str]]:
-    """(LoRA layers by stem, other tensors, key as written -> key as found)."""
-    pairs: dict[str, Pair] = defaultdict(Pair)
+) -> tuple[dict[tuple[str, bool], Pair], list[str], dict[str, str]]:
+    """(LoRA layers by stem and whether of an embedding, other tensors, key as written -> key as found)."""
+    pairs: dict[tuple[str, bool], Pair] = defaultdict(Pair)
     passthrough: list[str] = []
     stored: dict[str, str] = {}
     adapters: set[str | None] = set()
@@ -117,7 +117,7 @@ def _sort_tensors(
             )
         if key.written != name:
             stored[key.written] = name
-        pair = pairs[key.stem]
+        pair = pairs[key.stem, key.embedding]
         if key.bias:
             pair.bias_key = key.written
         elif key.side == "A":
@@ -139,7 +139,8 @@ class _Reader:
         tensors: Mapping[str, TensorInfo],
         stems: set[str],
     ) -> None:
-        self._settings = settings
+        self._fan_in_fan_out = settings.fan_in_fan_out
+        self._targets = Targets(settings)
         self._table = table
         self._limits = limits
         self._file = file
@@ -181,11 +182,11 @@ class _Reader:
         """A (r, in), B (out, r); for an embedding, in is the number of embeddings and out their dimension."""
         name = _unwrapped(path)
         lookup, weight = name, f"{name}.weight"
-        if (
-            f"{path}.{_BASE_LAYER}.out_proj" in self._paths
-        ):  # nn.MultiheadAttention: its own factors are in_proj's
+        # In nn.MultiheadAttention the module's own factors are in_proj's, and out_proj takes its rank and
+        # alpha.
+        if f"{path}.{_BASE_LAYER}.out_proj" in self._paths:
             weight = f"{name}.in_proj_weight"
-        elif f".{_BASE_LAYER}." in path:  # and its out_proj takes rank and alpha from it
+        elif f".{_BASE_LAYER}." in path:
             lookup = path.split(f".{_BASE_LAYER}.")[0]
         rank = self._table.rank(lookup)
         a, b = self._tensors[a_key], self._tensors[b_key]
@@ -200,7 +201,7 @@ class _Reader:
             rank,
             weight,
             self._table.scale(lookup),
-            transposed=kind == "embedding" or self._settings.fan_in_fan_out,
+            transposed=kind == "embedding" or self._fan_in_fan_out,
             rank_names=(lookup,),
         )
 
@@ -233,10 +234,10 @@ class _Reader:
         """
         module = _unwrapped(path)
         wrapped = self._depths[module]
-        names, named = target_parameters(module, self._settings)
+        names, named = self._targets.parameters(module)
         a, b = self._tensors[a_key], self._tensors[b_key]
         if wrapped == 1 and not named:
-            ordinary = targets_module(module, self._settings) and a.shape[0] == self._table.rank(module)
+            ordinary = self._targets.has(module) and a.shape[0] == self._table.rank(module)
             if ordinary or not names:
                 return None
         level = wrapped - 1 - (len(path) - len(module)) // len(f".{_BASE_LAYER}")

@@ -1,6 +1,6 @@
 """Checks that every format shares: pairs, shapes against ranks, dtypes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loramend.adapter.header import TensorInfo
@@ -48,8 +48,16 @@ def check_dtypes(tensors: dict[str, TensorInfo], factors: set[str], file: str) -
             )
 
 
-def check_names(modules: Iterable[ModuleLayout], file: str) -> None:
-    """No update may hide behind another's name. Raises AdapterError `format_unsupported`."""
+def check_names(modules: Sequence[ModuleLayout], limits: Limits, file: str) -> None:
+    """No update may hide behind another's name, and there is a cap on updates. Raises AdapterError
+    `format_unsupported` or `limit_exceeded`."""
+    total = sum(module.count for module in modules)
+    if total > limits.max_updates:
+        raise AdapterError(
+            "limit_exceeded",
+            f"The adapter has {total} modules, experts included; at most {limits.max_updates} are taken.",
+            where=file,
+        )
     seen: set[str] = set()
     for module in modules:
         for name in module.update_names:

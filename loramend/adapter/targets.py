@@ -1,5 +1,8 @@
 """Which module and parameter a LoRA layer belongs to, from target_modules and target_parameters."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 from loramend.adapter.config import LoraSettings
 
 # In the order in which MoE modules of transformers define them. PEFT wraps parameters of one module in that
@@ -15,20 +18,35 @@ _DEFINITION_ORDER = (
 )
 
 
-def target_parameters(module: str, settings: LoraSettings) -> tuple[list[str], bool]:
-    """The parameters of this module that target_parameters may mean, and whether they are named with it.
+class Targets:
+    """target_modules and target_parameters, looked up by the ends of a module's path."""
 
-    PEFT matches a target against the end of `<module>.<parameter>`; one without a dot fits every module.
-    """
-    named: list[str] = []
-    bare: list[str] = []
-    for target in settings.target_parameters or ():
-        owner, _, parameter = target.rpartition(".")
-        if not owner:
-            bare.append(parameter)
-        elif module == owner or module.endswith(f".{owner}"):
-            named.append(parameter)
-    return list(dict.fromkeys(named or bare)), bool(named)
+    def __init__(self, settings: LoraSettings) -> None:
+        modules = settings.target_modules
+        self._modules = None if modules is None or isinstance(modules, str) else frozenset(modules)
+        self._owned: dict[str, list[str]] = defaultdict(list)
+        for target in settings.target_parameters or ():
+            owner, _, parameter = target.rpartition(".")
+            self._owned[owner].append(parameter)
+
+    def parameters(self, module: str) -> tuple[list[str], bool]:
+        """The parameters of this module that target_parameters may mean, and whether they are named with it.
+
+        PEFT matches a target against the end of `<module>.<parameter>`; one without a dot fits every module.
+        """
+        named = [name for end in _ends(module) for name in self._owned.get(end, ())]
+        return list(dict.fromkeys(named or self._owned.get("", []))), bool(named)
+
+    def has(self, module: str) -> bool:
+        """Whether target_modules names this module. A string, an expression or 'all-linear', may name any."""
+        return self._modules is None or any(end in self._modules for end in _ends(module))
+
+
+def _ends(module: str) -> Iterator[str]:
+    """`a.b.c`, `b.c`, `c`."""
+    while module:
+        yield module
+        module = module.partition(".")[2]
 
 
 def in_definition_order(names: list[str], count: int) -> list[str] | None:
@@ -37,11 +55,3 @@ def in_definition_order(names: list[str], count: int) -> list[str] | None:
         return names
     known = [name for name in _DEFINITION_ORDER if name in names]
     return known if len(known) == len(names) == count else None
-
-
-def targets_module(module: str, settings: LoraSettings) -> bool:
-    """Whether target_modules names this module. A string, an expression or 'all-linear', may name any."""
-    targets = settings.target_modules
-    if targets is None or isinstance(targets, str):
-        return True
-    return any(module == target or module.endswith(f".{target}") for target in targets)

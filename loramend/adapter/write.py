@@ -87,8 +87,7 @@ def _digests(folder: Path, names: list[str]) -> list[tuple[str, str, int]]:
 def _ranks(adapter: Adapter) -> dict[str, int]:
     """The rank of each update of a module, by the module's name: the largest among those that must agree."""
     modules = adapter.layout.modules
-    # peft fuses experts that were saved as layers of their own when it loads them, and then knows but one
-    # rank.
+    # peft fuses experts that were saved as layers of their own at load, and then knows but one rank.
     one_rank = adapter.format == "peft" and any(_EXPERT_LAYER.search(module.name) for module in modules)
     shared: dict[tuple[str, ...], int] = {}
     for module in modules:
@@ -138,7 +137,7 @@ def _balance(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     a, b = float(A.abs().max()), float(B.abs().max())
     if min(a, b) == 0 or (min(a, b) >= _HALF_LOW and max(a, b) <= _HALF_HIGH):
         return A, B
-    factor = 2.0 ** round(torch.tensor(a / b).double().log2().item() / 2)
+    factor = 2.0 ** round(math.log2(a / b) / 2)
     return A / factor, B * factor
 
 
@@ -178,7 +177,7 @@ def _metadata(adapter: Adapter, ranks: Mapping[str, int]) -> dict[str, str]:
     for key in ("ss_network_dim", "ss_network_alpha"):
         if key in metadata:
             # What kohya's own resize script writes where ranks differ.
-            metadata[key] = str(distinct.copy().pop()) if len(distinct) == 1 else "Dynamic"
+            metadata[key] = str(max(distinct)) if len(distinct) == 1 else "Dynamic"
     if METADATA_KEY in metadata:
         settings: dict[str, Any] = json.loads(metadata[METADATA_KEY])
         by_component = {component(name): rank for name, rank in totals.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loramend.cli.errors import CommandError
 
-REPORT = "report.json"
+_REPORT = "report.json"  # loramend.result's, which would bring torch
 
 
 @contextmanager
@@ -22,23 +22,23 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Raises CommandError `output_exists` before anything is done.
     """
-    target = target.expanduser().absolute()
+    target = target.expanduser().resolve()
     _check_free(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         yield made
         made.chmod(0o777 & ~_umask())  # mkdtemp's 0700 was for the unfinished folder
-        _move(made, target)
+        _move(made, target, replace=replace)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
 
 
-def _move(made: Path, target: Path) -> None:
+def _move(made: Path, target: Path, *, replace: bool) -> None:
     """Put `made` where `target` is; what was there goes once that has worked."""
-    if not target.exists() or not any(target.iterdir()):
-        made.rename(target)
+    if not replace or not target.exists():
+        made.rename(target)  # over an empty folder too; one that has filled meanwhile is an OSError
         return
     old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     target.rename(old)
@@ -80,7 +80,7 @@ def _check_free(target: Path, *, replace: bool) -> None:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(report, dict) and "schema_version" in report and report.get("kind") == "repair"

@@ -36,18 +36,17 @@ def repair(
 ) -> None:
     """Repair an adapter and say what changed, where, and how sure one can be.
 
-    DIR gets the repaired adapter, report.json, a model card, and the adapter as it came in DIR/original. It
-    appears whole or not at all.
+    Where a step needs the base model and --base is left out, the one that the adapter's config names is
+    taken. DIR gets the repaired adapter, report.json, a model card, and the adapter as it came in
+    DIR/original. It appears whole or not at all.
     """
     from loramend.cli.steps import StepSyntaxError, parse_step
-    from loramend.contracts.steps import default_recipe
+    from loramend.contracts.steps import default_recipe, needs_of
 
     try:
         steps = [parse_step(text) for text in step or []]
     except StepSyntaxError as error:
         raise typer.BadParameter(str(error), param_hint="'--step'") from None
-    if not steps:
-        steps = default_recipe(threat, base=base is not None, aligned=aligned is not None)
     if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise CommandError("output_exists", f"--report {report} is not a file that can be written")
 
@@ -57,7 +56,11 @@ def repair(
         from loramend.cli.work import prepared
         from loramend.result import REPORT, write_result
 
-        with prepared(adapter, base, aligned, device=device, cache=cache) as work:
+        own_base = not steps or "base" in needs_of(steps)
+        with prepared(adapter, base, aligned, device=device, cache=cache, own_base=own_base) as work:
+            if not steps:
+                have = work.references
+                steps = default_recipe(threat, base=have.has_base, aligned=have.has_aligned)
             repaired, told = pipeline.repair(
                 work.adapter,
                 steps,

@@ -40,7 +40,7 @@ WORKERS = (
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need LORAMEND_API_KEYS.")
-    ] = ("127.0.0.1"),
+    ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8000,

@@ -74,6 +74,15 @@ def find_model(text: str | None, role: Literal["base", "aligned"], needed: Colle
     return fetch_model(hub_id, revision, needed)
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether it can be a Hub ID, with or without a revision, and is no path."""
+    try:
+        _hub_id(text, AdapterError("adapter_not_found", "not a Hub ID"))
+    except AdapterError:
+        return False
+    return True
+
+
 def _hub_id(text: str, otherwise: LoramendError) -> tuple[str, str | None]:
     """(ID, revision); raises `otherwise` for what can only be a path, or is neither."""
     if re.match(r"[/.~]", text):

@@ -61,8 +61,12 @@ def repair_table(report: Report) -> Table:
 
 
 def summary_lines(report: Report) -> list[str]:
-    """The report's sentences and caveats, each on its line."""
-    return [printable(line) for line in (*report.summary, *report.caveats)]
+    """The report's sentences and caveats, and what was read of models, each on its line."""
+    read = [
+        f"Read {model.tensors} tensors of {model.name}, the {model.role} model."
+        for model in report.references
+    ]
+    return [printable(line) for line in (*read, *report.summary, *report.caveats)]
 
 
 def _table(first: str, *others: str) -> Table:

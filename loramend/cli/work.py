@@ -13,7 +13,7 @@ from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
 from loramend.cli.errors import CommandError
 from loramend.cli.progress import progress_on_stderr
-from loramend.cli.source import find_adapter, find_model
+from loramend.cli.source import find_adapter, find_model, is_hub_id
 from loramend.contracts.job import Progress
 from loramend.reference.models import References
 from loramend.reference.open import open_references
@@ -36,15 +36,26 @@ class Work:
 
 @contextmanager
 def prepared(
-    adapter: str, base: str | None, aligned: str | None, *, device: str | None, cache: Path
+    adapter: str,
+    base: str | None,
+    aligned: str | None,
+    *,
+    device: str | None,
+    cache: Path,
+    own_base: bool = False,
 ) -> Iterator[Work]:
-    """Fetch and read what the command line names; temporary files go when the block ends."""
+    """Fetch and read what the command line names; temporary files go when the block ends.
+
+    own_base  where no base is named, take the one that the adapter's own config names, if it can be one
+    """
     with ExitStack() as stack:
         chosen = choose_device(device)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loramend-")))
         found = find_adapter(adapter, scratch)
         read = read_adapter(found.folder, name=found.name)
         needed = {update.weight for update in read.updates.values()}
+        if base is None and own_base:
+            base = _own_base(read)
         base_found = find_model(base, "base", needed)
         aligned_found = find_model(aligned, "aligned", needed)
         references = stack.enter_context(
@@ -61,6 +72,16 @@ def prepared(
         yield Work(
             read, locate.find_adapter(found.folder).root, found.source, references, chosen, on_progress
         )
+
+
+def _own_base(adapter: Adapter) -> str | None:
+    """The base model of the adapter's config, as --base would name it; None for a path that is not here."""
+    name, revision = adapter.base_model, adapter.config.get("revision")
+    if name is None or Path(name).exists():
+        return name
+    if isinstance(revision, str) and revision:
+        name = f"{name}@{revision}"
+    return name if is_hub_id(name) else None
 
 
 def choose_device(device: str | None) -> str:

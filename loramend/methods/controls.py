@@ -12,8 +12,8 @@ Source: arXiv 2605.10575, whose audit of Safe LoRA found plain shrinking. By wei
 counts as indistinguishable where
 
 - its cosine with the original update, that is with the shrink control, is at least SAME, or
-- its mean cosine with the random draws is at least SAME, or lies within two standard deviations of the draws'
-  cosines with one another: X then looks like one draw more.
+- its mean cosine with the random draws is at least SAME, or lies within two standard deviations, or one part
+  in a hundred, of the draws' mean cosine with one another: X then looks like one draw more.
 
 Cosines and norms are taken over all modules, from summed inner products in float64. This compares weights;
 what a repair does to a model's behaviour it cannot tell.
@@ -180,14 +180,13 @@ def _verdict(
         return "no_change", "The step changed nothing, so there is nothing to compare."
     if to_original is not None and to_original >= SAME:
         return "indistinguishable_by_weights", (
-            f"By weights alone the repair is the same as scaling the whole update "
-            f"(cosine {to_original:.4f}): "
-            "nothing here shows that the aligned model's directions mattered."
+            "By weights alone the repair hardly differs from scaling the whole update "
+            f"(cosine {to_original:.4f}): nothing here shows that the aligned model's directions mattered."
         )
     random = f"cosine {to_random:.4f} with them, {among:.4f} ± {sd:.4f} among them"
-    if to_random >= SAME or abs(to_random - among) <= 2 * sd:
+    if to_random >= SAME or abs(to_random - among) <= max(2 * sd, (1 - SAME) * abs(among)):
         return "indistinguishable_by_weights", (
-            f"By weights alone the repair is the same as one on random subspaces ({random}): "
+            f"By weights alone the repair hardly differs from one on random subspaces ({random}): "
             "nothing here shows that the aligned model's directions mattered."
         )
     scaling = "" if to_original is None else f"from plain scaling (cosine {to_original:.4f}) and "

@@ -25,10 +25,13 @@ class Correction:
 def correct(X: Factored, U: Tensor, V: Tensor, params: CsuStep | RandomSubspaceStep) -> Correction:
     """A nonzero update attenuated outside the subspaces of U (out, k) and V (in, k), orthonormal columns.
 
-    Form `component` minimises ‖X - ΔW‖² + λ_p‖X_partial‖² + λ_o‖X_off‖² with λ_j = λ·E_j/E, whose solution
-    is X = full + c_p·partial + c_o·off, c_j = 1/(1 + λ_j). Form `direction` minimises, along each singular
-    direction of ΔW = Σσ_i u_i v_iᵀ, (σ' - σ_i)² + λ e_i σ'² with e_i = 1 - ‖Uᵀu_i‖²‖Vᵀv_i‖²: σ_i' = σ_i/(1
-    + λe_i).
+    Form `component` minimises ‖X - ΔW‖² + λ_p‖X_partial‖² + λ_o‖X_off‖² with λ_j = λ·E_j/E:
+
+        X = full + c_p·partial + c_o·off,  c_j = 1/(1 + λ_j)
+
+    Form `direction` minimises (σ' - σ_i)² + λ e_i σ'² along each singular direction of ΔW = Σσ_i u_i v_iᵀ:
+
+        σ_i' = σ_i/(1 + λe_i),  e_i = 1 - ‖Uᵀu_i‖²‖Vᵀv_i‖²
 
     `sides` left compares outputs (U) alone, right inputs (V) alone: the other side's projector is the
     identity, so that `off` is empty, `partial` is the rest of the update, and X keeps rank r without

@@ -7,10 +7,11 @@ Approach    of the top_k left singular vectors x_i of W + ΔW, those whose best 
             factored, and whether a direction resembles any singular vector of W is decided by certificates
             (`spectrum.overlap`). Vectors are compared on the side that is the output of the *stored*
             weight, as peft does: for Conv1D and embeddings, stored (in, out), that is the input side of ΔW.
-Limits      needs the base weight itself, not its spectrum. Where a direction and the first singular vectors
-            of W decide nothing, all eigenvectors of W's smaller Gram matrix are computed, which takes
-            O(min(out, in)³) and a few such matrices in float64. Where singular values coincide, the test is
-            not determined.
+            There peft 0.21 writes the factors turned, which do not load again; ours do.
+Limits      needs the base weight itself, not its spectrum. Where the cheaper certificates decide nothing, as
+            for intruders in a weight with many more outputs than inputs, all eigenvectors of W's smaller Gram
+            matrix are computed: O(min(out, in)³) time and a few such matrices in float64. Where singular
+            values of W coincide, the test is not determined.
 """
 
 from collections.abc import Iterator

@@ -102,7 +102,7 @@ def leading_triplets(
     largest = min(n, BLOCKS * block)
 
     random = torch.randn(n, block, generator=generator, dtype=torch.float64).to(M.device)
-    first = random if start is None else torch.cat([start.double(), random], dim=1)
+    first = random if start is None else torch.cat([random, start.double()], dim=1)
     V = torch.linalg.qr(first[:, :largest]).Q  # (n, m)
     T = M.T @ (M @ V)  # MᵀM V
     for step in range(max_steps + 1):

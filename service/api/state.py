@@ -9,7 +9,6 @@ from fastapi import Depends, Request
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from loramend.adapter.limits import Limits
 from loramend.contracts.errors import RequestError
 from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
@@ -36,7 +35,6 @@ class Services:
     storage: Storage
     dispatcher: Dispatcher
     vault: TokenVault
-    limits: Limits
     metrics: Metrics
     git_ids: GitIds
     uploads: anyio.CapacityLimiter
@@ -46,6 +44,7 @@ class Services:
         """Close the connections."""
         await self.events.aclose()
         self.redis.close()
+        self.dispatcher.close()
 
     def job(self, job_id: str) -> JobRecord:
         """The job, or RequestError `not_found`."""

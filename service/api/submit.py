@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import ValidationError
 from pydantic_core import to_json
+from redis.exceptions import RedisError
 
 from loramend.contracts.errors import AdapterError, LoramendError, RequestError
 from loramend.contracts.job import TERMINAL
@@ -55,8 +56,12 @@ async def submit(services: Services, request: Request, kind: JobKind, key: str |
     headers = {"Location": f"/jobs/{record.id}", "Retry-After": str(RETRY_SECONDS)}
     seconds = preferred_wait(request.headers.getlist("prefer"), services.settings.wait_seconds)
     if seconds is not None:
-        await wait_for_end(services, record.id, seconds)
-        record = await run_in_threadpool(services.job, record.id)
+        try:
+            await wait_for_end(services, record.id, seconds)
+            record = await run_in_threadpool(services.job, record.id)
+        except RedisError as error:
+            # The job is accepted, whatever becomes of the wait.
+            _LOG.warning("job %s: waiting failed: %s", record.id, error)
         headers["Preference-Applied"] = f"wait={seconds}"
     if record.status in TERMINAL:
         del headers["Retry-After"]
@@ -129,36 +134,14 @@ def _create(
 ) -> JobRecord:
     asked = submission.request
     _check_models(services, asked)
-    repair = asked if isinstance(asked, RepairRequest) else None
-    if repair is not None:
-        _check_recipe(repair)
+    if isinstance(asked, RepairRequest):
+        _check_recipe(asked)
     job_id = new_job_id()
-    files = _take(services, submission, job_id, folder)
-    source = asked.source
-    from_hub = [ref for ref in (asked.base, asked.aligned) if ref is not None and ref.hub_id is not None]
-    needs_hub = (
-        source.hub_id is not None or bool(from_hub) or (repair is not None and repair.publish is not None)
-    )
-    record = JobRecord(
-        id=job_id,
-        kind=submission.kind,
-        status="queued",
-        created_at=datetime.now(UTC),
-        source=source,
-        threat=repair.threat if repair else None,
-        steps=repair.steps if repair else None,
-        base=asked.base,
-        aligned=asked.aligned,
-        publish=repair.publish if repair else None,
-        seed=asked.seed,
-        phase_queue="io" if needs_hub else "spectral",
-        input=files,
-        source_resolved={"upload": source.upload} if source.upload is not None else {},
-    )
     stored = None
     try:
         if asked.hub_token is not None:
             services.vault.put(job_id, asked.hub_token)
+        record = _record(submission, job_id, _take(services, submission, job_id, folder))
         stored = services.store.create(record, idempotency=claim)
     finally:
         if stored is None or stored.id != job_id:
@@ -166,6 +149,29 @@ def _create(
     if stored.id == job_id:
         _send(services, stored)
     return stored
+
+
+def _record(submission: Submission, job_id: str, files: dict[str, BlobRef]) -> JobRecord:
+    asked = submission.request
+    repair = asked if isinstance(asked, RepairRequest) else None
+    publish = repair.publish if repair else None
+    from_hub = [named for named in (asked.source, asked.base, asked.aligned) if named and named.hub_id]
+    return JobRecord(
+        id=job_id,
+        kind=submission.kind,
+        status="queued",
+        created_at=datetime.now(UTC),
+        source=asked.source,
+        threat=repair.threat if repair else None,
+        steps=repair.steps if repair else None,
+        base=asked.base,
+        aligned=asked.aligned,
+        publish=publish,
+        seed=asked.seed,
+        phase_queue="io" if from_hub or publish else "spectral",
+        input=files,
+        source_resolved={"upload": asked.source.upload} if asked.source.upload else {},
+    )
 
 
 def _send(services: Services, record: JobRecord) -> None:
@@ -180,12 +186,6 @@ def _check_models(services: Services, asked: AnalysisRequest) -> None:
     for name, model in (("base", asked.base), ("aligned", asked.aligned)):
         if model is not None and model.path is not None:
             check_model_path(model.path, services.settings.model_roots, where=f"/{name}/path")
-    if asked.hub_token is not None and services.settings.secret_key is None:
-        raise RequestError(
-            "request_invalid",
-            "This server keeps no Hub tokens: set LORAMEND_SECRET_KEY to a Fernet key, here and on workers.",
-            where="/hub_token",
-        )
 
 
 def _check_recipe(asked: RepairRequest) -> None:
@@ -220,6 +220,11 @@ def _take(services: Services, submission: Submission, job_id: str, folder: Path)
         path, filename = folder / "adapter", ""
         services.storage.fetch(ref, path)
     return take_upload(
-        path, filename, source.config,
-        job_id=job_id, storage=services.storage, store=services.store, limits=services.limits,
-    )  # fmt: skip
+        path,
+        filename,
+        source.config,
+        job_id=job_id,
+        storage=services.storage,
+        store=services.store,
+        limits=services.settings.adapter_limits(),
+    )

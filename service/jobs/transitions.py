@@ -42,7 +42,7 @@ def ended(state: State, status: JobStatus) -> tuple[State, Event]:
 
 
 def lost(state: State, max_attempts: int, resend_ms: int) -> tuple[State, Event]:
-    """After its worker died: waiting again, failed where it is out of attempts, canceled where that was asked."""
+    """After its worker died: waiting again; failed when out of attempts, canceled where that was asked."""
     record = state.record
     if record.cancel_requested:
         return ended(state, "canceled")

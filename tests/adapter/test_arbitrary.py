@@ -84,7 +84,7 @@ CONFIGS = st.fixed_dictionaries(
 
 
 @given(tensors=tensors(), changes=CONFIGS, with_config=st.sampled_from([True, True, True, False]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_refused_or_the_same_after_writing(
     tensors: dict[str, Tensor], changes: dict[str, Any], with_config: bool
 ) -> None:

@@ -65,6 +65,12 @@ def test_read_gives_the_name_digests_and_base(tmp_path: Path) -> None:
 BROKEN: dict[str, tuple[dict[str, Any], dict[str, Tensor], str, str]] = {
     "missing_B": ({}, {A_KEY: torch.ones(2, 5)}, "tensor_unpaired", A_KEY),
     "missing_A": ({}, {B_KEY: torch.ones(6, 2)}, "tensor_unpaired", B_KEY),
+    "embedding_B_beside_A": (
+        {},
+        {A_KEY: torch.ones(2, 5), f"{STEM}.lora_embedding_B": torch.ones(6, 2)},
+        "tensor_unpaired",
+        "",
+    ),
     "rank_of_A": ({"r": 3}, build.tensors(), "tensor_shape_mismatch", A_KEY),
     "rank_of_B": ({}, build.tensors(**{B_KEY: torch.ones(6, 3)}), "tensor_shape_mismatch", B_KEY),
     "rank_pattern": ({"rank_pattern": {"q_proj": 4}}, build.tensors(), "tensor_shape_mismatch", A_KEY),
@@ -153,9 +159,13 @@ def test_nan_and_infinity_are_found(value: float, key: str, dtype: torch.dtype, 
     assert caught.value.where == f"adapter_model.safetensors#{key}"
 
 
-def test_rank_has_a_cap(tmp_path: Path) -> None:
-    folder = build.write(tmp_path, build.config(), build.tensors())
+def test_rank_and_number_of_updates_have_a_cap(tmp_path: Path) -> None:
+    folder = build.write(tmp_path / "one", build.config(), build.tensors())
     assert refusal(folder, Limits(max_rank=1)).code == "limit_exceeded"
+    config = build.config(r=1, target_modules=[], target_parameters=["self_attn.q_proj.w"])
+    folder = build.write(tmp_path / "many", config, build.tensors())
+    assert check_folder(folder).modules == 2
+    assert refusal(folder, Limits(max_updates=1)).code == "limit_exceeded"
 
 
 @pytest.mark.parametrize(

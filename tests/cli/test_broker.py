@@ -1,13 +1,12 @@
 """The embedded broker and the data folder, with the real Valkey."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import redis
 
+from loramend.cli import datafolder
 from loramend.cli.broker import Broker, embedded_broker
 from loramend.cli.datafolder import open_data_folder
 from loramend.cli.errors import CommandError
@@ -72,21 +71,17 @@ def test_the_folder_stays_locked_while_the_broker_lives(tmp_path: Path) -> None:
         pass
 
 
-def test_two_on_one_folder_are_refused_naming_the_first(tmp_path: Path) -> None:
+def test_two_on_one_folder_are_refused_naming_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datafolder, "_LOCK_SECONDS", 0.2)
     with open_data_folder(tmp_path / "data") as data:
         data.note_holder("http://127.0.0.1:8123")
-        with pytest.raises(CommandError, match=rf"process {os.getpid()}, http://127.0.0.1:8123"):
-            open_in_another_process(tmp_path / "data")
-
-
-def open_in_another_process(root: Path) -> None:
-    code = "import sys; from pathlib import Path; from loramend.cli.datafolder import open_data_folder\n"
-    code += "with open_data_folder(Path(sys.argv[1])): pass"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise CommandError("data_folder_in_use", done.stderr.splitlines()[-1])
+        with (
+            pytest.raises(CommandError, match=rf"process {os.getpid()}, http://127.0.0.1:8123"),
+            open_data_folder(tmp_path / "data"),
+        ):
+            pass
 
 
 def test_the_secret_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

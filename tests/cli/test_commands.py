@@ -237,6 +237,21 @@ def test_what_is_missing_or_contradicts_is_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_adapters_own_base_is_taken_where_one_is_needed(
+    adapter: Path, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    named = json.dumps(config | {"base_model_name_or_path": str(models[0])})
+    (adapter / "adapter_config.json").write_text(named)
+    code, out, _ = loramend("repair", adapter, "--out", tmp_path / "out")
+    assert code == 0
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert [step.type for step in report.steps] == ["intruders"]
+    assert f"of {models[0]}, the base model." in out
+    assert loramend("repair", adapter, "--out", tmp_path / "other", "--step", "shrink")[0] == 0
+    assert not Report.model_validate_json((tmp_path / "other" / "report.json").read_text()).references
+
+
 def test_an_earlier_result_is_replaced_only_when_asked(adapter: Path, tmp_path: Path) -> None:
     repair = ("repair", adapter, "--out", tmp_path / "out", "--step")
     assert loramend(*repair, "shrink:factor=0.5")[0] == 0

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from loramend.contracts.errors import LoramendError
 from loramend.contracts.job import TERMINAL
 from service.api.state import Services
+from service.app import create_app
 from service.jobs.queue import queue_key
+from service.settings import ServiceSettings
 from tests.service.api.adapters import CONFIG, folder, tar_gz, weights, zipped
 from tests.service.api.answers import problem
-from tests.service.api.conftest import received
+from tests.service.api.conftest import connect, received
 from tests.service.api.finished import begun
 
 SHRINK: dict[str, Any] = {"steps": [{"type": "shrink", "factor": 0.5}]}
@@ -298,3 +301,36 @@ def test_waiting_answers_when_the_job_ends(client: TestClient, services: Service
     assert answer.json()["status"] in TERMINAL
     assert answer.headers["preference-applied"] == "wait=30"
     assert "retry-after" not in answer.headers
+
+
+def test_a_token_without_a_key_to_seal_it_is_refused(settings: ServiceSettings, tmp_path: Path) -> None:
+    with connect(create_app(settings.model_copy(update={"secret_key": None}))) as client:
+        answer = client.post("/repair", **form(tar_gz(folder()), SHRINK | {"hub_token": "hf_verysecret"}))
+    found = problem(answer, 422, "request_invalid")
+    assert found["errors"][0]["pointer"] == "/hub_token"
+    assert "LORAMEND_SECRET_KEY" in found["detail"]
+    assert not list((tmp_path / "blobs").rglob("sha256/*/*"))
+
+
+def test_a_refused_request_leaves_no_token(client: TestClient, services: Services) -> None:
+    answer = client.post("/repair", **form(tar_gz(folder(r=8)), SHRINK | {"hub_token": "hf_verysecret"}))
+    problem(answer, 422, "tensor_shape_mismatch")
+    assert list(services.redis.scan_iter("loramend:token:*")) == []
+
+
+def test_a_job_whose_message_cannot_be_sent_waits_for_the_reaper(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(job_id: str, queue: str) -> None:
+        raise LoramendError("broker_unavailable", "down")
+
+    monkeypatch.setattr(services.dispatcher, "send", down)
+    answer = client.post("/inspect", json={"source": {"hub_id": "a/b"}})
+    assert answer.status_code == 202
+    assert services.redis.zscore("loramend:due", answer.json()["id"]) is not None
+
+
+def test_a_part_with_an_endless_header_is_refused(client: TestClient) -> None:
+    content = b"--b\r\nX-Long: " + b"a" * 20_000 + b"\r\n\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    problem(client.post("/repair", content=content, headers=headers), 422, "request_invalid")
