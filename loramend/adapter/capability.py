@@ -91,7 +91,6 @@ _SUBSPACE_BLOCKERS: Mapping[str, str] = {
     "the adapter is not its number in the base checkpoint",
     "grouped_conv": "PEFT's update of a grouped convolution mixes channels across groups, so no base weight "
     "has its shape",
-    "kohya_keys": "kohya keys join a module's path with underscores, so its base tensor cannot be named",
     "parameter_order": "target_parameters names several parameters of one module, and the file does not say "
     "which is which",
 }

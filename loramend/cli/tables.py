@@ -1,67 +1,72 @@
 """Reports as tables and lines for a terminal."""
 
 import sys
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from loramend.cli.errors import printable
 from loramend.contracts.report import ModuleReport, Report, Spectrum
 
-_PIPED_WIDTH = 200  # rich assumes 80 columns where there is no terminal, and would cut names
+_ANY_WIDTH = 10_000
+Cell = Callable[[ModuleReport], str]
 
 
 def print_report(report: Report) -> None:
     """The report on stdout: a row a module, then its summary and caveats."""
-    piped = not sys.stdout.isatty()
-    console = Console(width=_PIPED_WIDTH if piped else None, highlight=False)
-    console.print(inspection_table(report) if report.kind == "inspect" else repair_table(report))
+    for table in inspection_tables(report) if report.kind == "inspect" else [repair_table(report)]:
+        _print_whole(table)
+    console = Console(highlight=False)
+    console.print()
     for line in summary_lines(report):
-        console.print(Text(line), soft_wrap=piped)
+        console.print(Text(line), soft_wrap=not sys.stdout.isatty())
 
 
-def inspection_table(report: Report) -> Table:
-    """One row a module: its spectrum, and how it compares with base and aligned model, where given."""
-    with_base = any(module.base_before for module in report.modules)
-    with_energy = any(module.energy_before for module in report.modules)
-    table = _table("module", "out x in", "rank", "σ₁", "‖ΔW‖", "stable rank", "effective rank")
-    if with_base:
-        _columns(table, "strength", "alignment")
-    if with_energy:
-        _columns(table, "full", "partial", "off")
-    for module in report.modules:
-        spectrum, base, energy = module.before, module.base_before, module.energy_before
-        values = [_top(spectrum), spectrum.norm, spectrum.stable_rank, spectrum.effective_rank]
-        if with_base:
-            values += [base.strength, base.alignment] if base else [None] * 2
-        if with_energy:
-            values += [energy.full, energy.partial, energy.off] if energy else [None] * 3
-        shape = f"{module.shape[0]} x {module.shape[1]}"
-        table.add_row(_name(module), shape, str(module.rank), *map(_number, values))
-    return table
+def inspection_tables(report: Report) -> list[Table]:
+    """The spectrum of each module and, where they were given, how it lies to base and aligned model."""
+    tables = [
+        _table(
+            report.modules,
+            {
+                "out x in": lambda module: f"{module.shape[0]} x {module.shape[1]}",
+                "rank": lambda module: str(module.rank),
+                "σ₁": lambda module: _number(_top(module.before)),
+                "‖ΔW‖": lambda module: _number(module.before.norm),
+                "stable\nrank": lambda module: _number(module.before.stable_rank),
+                "effective\nrank": lambda module: _number(module.before.effective_rank),
+            },
+        )
+    ]
+    columns: dict[str, Cell] = {}
+    if any(module.base_before for module in report.modules):
+        columns |= {name: _field("base_before", name) for name in ("strength", "alignment")}
+    if any(module.energy_before for module in report.modules):
+        columns |= {name: _field("energy_before", name) for name in ("full", "partial", "off")}
+    if columns:
+        tables.append(_table(report.modules, columns))
+    return tables
 
 
 def repair_table(report: Report) -> Table:
-    """One row a module: before and after, and which steps changed it."""
-    table = _table("module", "rank", "σ₁", "‖ΔW‖", "effective rank", "changed by")
-    for module in report.modules:
-        before, after = module.before, module.after
-        ranks = [step.rank_after for step in module.steps] or [module.rank]
-        table.add_row(
-            _name(module),
-            str(module.rank) if ranks[-1] == module.rank else f"{module.rank} → {ranks[-1]}",
-            _change(_top(before), _top(after) if after else None),
-            _change(before.norm, after.norm if after else None),
-            _change(before.effective_rank, after.effective_rank if after else None),
-            _changes(module),
-        )
-    return table
+    """Each module before and after, and which steps changed it by how much."""
+    return _table(
+        report.modules,
+        {
+            "rank": _ranks,
+            "σ₁": lambda module: _change(module, _top),
+            "‖ΔW‖": lambda module: _change(module, lambda spectrum: spectrum.norm),
+            "effective\nrank": lambda module: _change(module, lambda spectrum: spectrum.effective_rank),
+            "changed by": _changes,
+        },
+    )
 
 
 def summary_lines(report: Report) -> list[str]:
-    """The report's sentences and caveats, and what was read of models, each on its line."""
+    """What was read of models, and the report's sentences and caveats, each on its line."""
     read = [
         f"Read {model.tensors} tensors of {model.name}, the {model.role} model."
         for model in report.references
@@ -69,20 +74,34 @@ def summary_lines(report: Report) -> list[str]:
     return [printable(line) for line in (*read, *report.summary, *report.caveats)]
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    _columns(table, *others)
+def _print_whole(table: Table) -> None:
+    """Print it as wide as it is: where the terminal is narrower it folds lines, and no digit is lost."""
+    wide = Console(width=_ANY_WIDTH)
+    width = Measurement.get(wide, wide.options, table).maximum
+    Console(width=width, highlight=False).print(table)
+
+
+def _table(modules: Sequence[ModuleReport], columns: dict[str, Cell]) -> Table:
+    """One row a module, its name without what all names begin with, which heads the column."""
+    prefix = _common_prefix([module.name for module in modules])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    table.add_column(Text(f"{printable(prefix)}…" if prefix else "module"), no_wrap=True)
+    for name in columns:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for module in modules:
+        name = printable(module.name.removeprefix(prefix))
+        table.add_row(Text(name), *(cell(module) for cell in columns.values()))  # Text: a name is no markup
     return table
 
 
-def _columns(table: Table, *names: str) -> None:
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-
-
-def _name(module: ModuleReport) -> Text:
-    return Text(printable(module.name))  # Text: brackets in a name are no markup
+def _common_prefix(names: Sequence[str]) -> str:
+    """The leading dotted parts that all names share, with their last dot; the last part of none."""
+    shared = []
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(f"{parts[0]}.")
+    return "".join(shared)
 
 
 def _top(spectrum: Spectrum) -> float | None:
@@ -90,11 +109,22 @@ def _top(spectrum: Spectrum) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None else f"{value:.3g}"
 
 
-def _change(before: float | None, after: float | None) -> str:
-    return f"{_number(before)} → {_number(after)}"
+def _field(part: str, name: str) -> Cell:
+    """The number `name` of a part that a module's report may lack."""
+    return lambda module: _number(getattr(getattr(module, part), name, None))
+
+
+def _change(module: ModuleReport, measure: Callable[[Spectrum], float | None]) -> str:
+    after = measure(module.after) if module.after else None
+    return f"{_number(measure(module.before))} → {_number(after)}"
+
+
+def _ranks(module: ModuleReport) -> str:
+    after = module.steps[-1].rank_after if module.steps else module.rank
+    return str(module.rank) if after == module.rank else f"{module.rank} → {after}"
 
 
 def _changes(module: ModuleReport) -> str:

@@ -144,13 +144,6 @@ def gram(terms: Sequence[Factored]) -> Tensor:
     return torch.stack([block.sum(0) for block in torch.split(torch.stack(rows).mT, ranks)])
 
 
-def row_norms(X: Factored) -> Tensor:
-    """‖x_i‖_2 of every row of X (…, out), float64: |s|·‖b_i R_Aᵀ‖."""
-    rows = X.B.double() @ _triangle(X.A.mT).mT * _expand(X.scale, 2)  # (…, out, min(in, r))
-    sizes: Tensor = torch.linalg.vector_norm(rows, dim=-1)
-    return sizes
-
-
 def batches(updates: Iterable[Update], max_bytes: int = 1 << 26) -> Iterator[list[Update]]:
     """Updates grouped by the shape of their factors, in batches whose float64 factors stay under `max_bytes`
     (a single update may exceed it)."""

@@ -19,8 +19,7 @@ from redis.exceptions import RedisError
 
 from loramend.contracts.errors import AdapterError, LoramendError, RequestError
 from loramend.contracts.job import TERMINAL
-from loramend.contracts.request import AnalysisRequest, JobKind, ModelRef, RepairRequest
-from loramend.contracts.steps import default_recipe, needs_of
+from loramend.contracts.request import AnalysisRequest, JobKind, RepairRequest
 from service.api.body import Form, media_type_of, read_form, read_json
 from service.api.documents import json_response
 from service.api.events import wait_for_end
@@ -189,16 +188,17 @@ def _check_models(services: Services, asked: AnalysisRequest) -> None:
 
 
 def _check_recipe(asked: RepairRequest) -> None:
-    steps = asked.steps
-    if steps is None:
-        steps = default_recipe(asked.threat, base=asked.base is not None, aligned=asked.aligned is not None)
-    given: dict[str, ModelRef | None] = {"base": asked.base, "aligned": asked.aligned}
-    for need in sorted(needs_of(steps)):
-        if given[need] is None:
-            readers = ", ".join(step.type for step in steps if need in step.needs)
-            raise RequestError(
-                "reference_required", f"{readers} reads the {need} model: give `{need}`.", where=f"/{need}"
-            )
+    """Refuse what no worker could do. A base that is not given may still be named by the adapter's own
+    config, which the worker reads; an aligned model is never guessed."""
+    if asked.steps is None or asked.aligned is not None:
+        return
+    readers = [step.type for step in asked.steps if "aligned" in step.needs]
+    if readers:
+        raise RequestError(
+            "reference_required",
+            f"{', '.join(readers)} reads the aligned model: give `aligned`.",
+            where="/aligned",
+        )
 
 
 def _take(services: Services, submission: Submission, job_id: str, folder: Path) -> dict[str, BlobRef]:

@@ -108,7 +108,7 @@ def test_an_adapter_comes_in_any_of_its_forms(
 def test_inspect_shows_a_row_a_module(adapter: Path, models: tuple[Path, Path]) -> None:
     code, out, _ = loramend("inspect", adapter)
     assert code == 0
-    assert all(name in out for name in MODULES)
+    assert all(word in out for word in ("model.layers.…", "0.self_attn.q_proj", "1.self_attn.q_proj"))
     assert "alignment" not in out
     code, out, _ = loramend("inspect", adapter, "--base", models[0], "--aligned", models[1])
     assert code == 0
@@ -128,7 +128,7 @@ def test_repair_writes_adapter_report_card_and_original(
     assert report.provenance.seed == 7
     for module in report.modules:
         assert module.after is not None
-        assert f"{module.before.norm:.4g} → {module.after.norm:.4g}" in said
+        assert f"{module.before.norm:.3g} → {module.after.norm:.3g}" in said
     repaired = read_adapter(out)
     norms = {
         name: float(u.scale * torch.linalg.matrix_norm(u.B @ u.A)) for name, u in repaired.updates.items()

@@ -88,7 +88,6 @@ def test_products_norms_and_distances(
     assert float(factored.distance(X, Y)) == pytest.approx(float((F - G).norm()), abs=tolerance)
     product = float((F * G).sum())
     assert float(factored.inner(X, Y)) == pytest.approx(product, abs=1e-12 * size(X) * size(Y))
-    torch.testing.assert_close(factored.row_norms(X), F.norm(dim=1), rtol=0, atol=tolerance)
     torch.testing.assert_close(
         full(factored.combine((2.0, X), (-3.0, Y))), 2 * F - 3 * G, rtol=0, atol=9 * tolerance
     )
@@ -117,7 +116,7 @@ def test_batches_equal_singles(shape: tuple[int, int, int], seed: int) -> None:
         torch.stack([X.A for X in singles]),
         torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
     )
-    for function in (factored.singular_values, factored.norm, factored.row_norms):
+    for function in (factored.singular_values, factored.norm):
         together = function(batch)
         for i, X in enumerate(singles):
             torch.testing.assert_close(together[i], function(X))
@@ -152,7 +151,6 @@ def test_nothing_of_the_updates_own_size_is_made() -> None:
         factored.truncate(X, 2)
         factored.cosine(X, Y)
         factored.distance(X, Y)
-        factored.row_norms(X)
         factored.gram([X, Y])
         list(factored.svds([X]))
     assert made.elements <= 200_000 * (4 + 3)

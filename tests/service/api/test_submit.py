@@ -153,10 +153,7 @@ def test_all_that_is_wrong_with_a_request_is_told_at_once(client: TestClient) ->
 @pytest.mark.parametrize(
     ("document", "code", "pointer"),
     [
-        ({}, "no_default_recipe", "/steps"),
-        ({"threat": "poisoned_base"}, "no_default_recipe", "/base"),
         ({"steps": [{"type": "csu"}]}, "reference_required", "/aligned"),
-        ({"steps": [{"type": "intruders"}]}, "reference_required", "/base"),
         ({"base": {"path": "/etc"}}, "path_not_allowed", "/base/path"),
         ({"source": {"hub_id": "a/b"}}, "request_invalid", "/source"),
     ],
@@ -334,3 +331,11 @@ def test_a_part_with_an_endless_header_is_refused(client: TestClient) -> None:
     content = b"--b\r\nX-Long: " + b"a" * 20_000 + b"\r\n\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     problem(client.post("/repair", content=content, headers=headers), 422, "request_invalid")
+
+
+@pytest.mark.parametrize("document", [{}, {"threat": "poisoned_base"}, {"steps": [{"type": "intruders"}]}])
+def test_a_base_may_be_left_to_the_adapters_own_config(client: TestClient, document: Any) -> None:
+    """Which only the worker reads."""
+    kept = form(tar_gz(folder()))
+    kept["files"]["request"] = (None, json.dumps(document))
+    assert client.post("/repair", **kept).status_code == 202
