@@ -5,13 +5,14 @@ has rank 16. Each repeat runs these three in processes of their own, with the sa
 weights in the page cache:
 
     floor  what a repair must do whatever its code: read the bytes of every one of those tensors once, and
-           the range finder's eight products of D = W_aligned - W_base with blocks of 2k columns (k = 64).
-           For D only: the base's own spectrum, forming D, the QRs between products, hashing, start-up and
-           the repair itself are not counted
+           the range finder's own products of D = W_aligned - W_base (ten with blocks of k = 64 columns). For
+           D only: those of W_base for its own spectrum (ten with 32 columns), forming D, the QRs between
+           products, hashing, start-up and the repair itself are not counted
     cold   `loramend repair … --step csu` with an empty cache, from start to exit
     warm   the same again, as for another adapter of the same pair: its subspaces are in the cache
 
-and prints cold/floor, then its median and range. Peak memory is the largest resident set of the repair's
+and prints cold/floor, then its median and range; beside it the products of W_base too, which are as
+inevitable where the report compares the update with the base. Peak memory is the largest resident set of the repair's
 process as the kernel counts it, torch included.
 
     python -m benchmarks.csu_cost            32 layers of 4096²: 4.3 GB under --work, minutes
@@ -107,15 +108,17 @@ def make(work: Path, layers: int, size: int) -> None:
 
 
 def floor(work: Path) -> None:
-    """Time the floor in this process and print it as JSON: seconds of reading and of products."""
+    """Time the floor in this process and print it as JSON: seconds of reading and of each matrix's products."""
     import torch
 
     from loramend.reference.checkpoint import Checkpoint
     from loramend.reference.digests import DigestMemo
+    from loramend.reference.range_finder import POWER_ITERATIONS, columns
+    from loramend.spectrum.measures import ALIGNMENT_K
 
     memo = DigestMemo(work / "unused")
     base, aligned = (Checkpoint(work / role, role=role, memo=memo) for role in ("base", "aligned"))
-    reading = products = 0.0
+    seconds = {"reading": 0.0, "displacement": 0.0, "base": 0.0}
     for name in sorted(base.names, key=lambda name: (base.find(name).order, base.find(name).begin)):
         weights = []
         for checkpoint in (base, aligned):
@@ -125,15 +128,16 @@ def floor(work: Path) -> None:
             with stored.file.path.open("rb", buffering=0) as file:
                 file.seek(stored.begin)
                 file.readinto(buffer)
-            reading += time.perf_counter() - start
+            seconds["reading"] += time.perf_counter() - start
             weights.append(torch.frombuffer(buffer, dtype=torch.bfloat16).view(stored.shape))
         D = weights[1].float() - weights[0].float()
-        X = torch.randn(D.shape[1], 2 * K) / D.shape[1]
-        start = time.perf_counter()
-        for _ in range(4):
-            X = D.mT @ (D @ X)
-        products += time.perf_counter() - start
-    print(json.dumps({"reading": reading, "products": products, "threads": torch.get_num_threads()}))
+        for part, matrix, k in (("displacement", D, K), ("base", weights[0].float(), ALIGNMENT_K)):
+            X = torch.randn(matrix.shape[1], columns(k)) / matrix.shape[1]
+            start = time.perf_counter()
+            for _ in range(POWER_ITERATIONS + 1):
+                X = matrix.mT @ (matrix @ X)
+            seconds[part] += time.perf_counter() - start
+    print(json.dumps({**seconds, "threads": torch.get_num_threads()}))
 
 
 def measure(command: Sequence[str | Path]) -> Run:
@@ -159,38 +163,38 @@ def repair(work: Path, cache: Path, out: Path) -> Run:
     return measure([*command, "--cache", cache, "--out", out])
 
 
-def one_floor(work: Path) -> dict[str, float]:
-    """The floor, timed in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.csu_cost", "--work", str(work), "--floor-only"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    timed: dict[str, float] = json.loads(done.stdout)
-    return timed
+def alone(part: str, work: Path, *options: str) -> str:
+    """What a part of this script prints when run in a process of its own, so that its memory is its own too."""
+    command = [sys.executable, "-m", "benchmarks.csu_cost", "--part", part, "--work", str(work), *options]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def compare(work: Path, repeats: int) -> bool:
     """Run the repeats, print them, and tell whether both limits hold."""
-    one_floor(work)  # fills the page cache, so that every run after it reads from memory
-    print("repeat   floor s  (read + products)   cold s    warm s   cold/floor   peak GB cold, warm")
+    alone("floor", work)  # fills the page cache, so that every run after it reads from memory
+    print(
+        "seconds: floor = read + products of D; cold, warm; cold/floor, the same with W_base's products too"
+    )
     ratios, peaks = [], []
     for repeat in range(1, repeats + 1):
-        timed = one_floor(work)
-        least = timed["reading"] + timed["products"]
+        timed: dict[str, float] = json.loads(alone("floor", work))
+        least = timed["reading"] + timed["displacement"]
         with tempfile.TemporaryDirectory(dir=work) as scratch:
             cold = repair(work, Path(scratch) / "cache", Path(scratch) / "cold")
             warm = repair(work, Path(scratch) / "cache", Path(scratch) / "warm")
         ratios.append(cold.seconds / least)
         peaks.append(max(cold.peak_bytes, warm.peak_bytes))
-        parts = f"({timed['reading']:6.2f} + {timed['products']:7.2f})"
-        memory = f"{cold.peak_bytes / 1e9:.2f}, {warm.peak_bytes / 1e9:.2f}"
         print(
-            f"{repeat:6}  {least:8.2f}  {parts}  {cold.seconds:8.2f}  {warm.seconds:8.2f}   {ratios[-1]:10.2f}"
-            f"   {memory:>10}   ({timed['threads']} threads)",
+            f"{repeat}: {least:.2f} = {timed['reading']:.2f} + {timed['displacement']:.2f}; "
+            f"{cold.seconds:.2f}, {warm.seconds:.2f}; "
+            f"{ratios[-1]:.2f}, {cold.seconds / (least + timed['base']):.2f}; "
+            f"peak {cold.peak_bytes / 1e9:.2f} GB cold, {warm.peak_bytes / 1e9:.2f} GB warm; "
+            f"threads: {timed['threads']}",
             flush=True,
         )
     ratio, peak = statistics.median(ratios), max(peaks)
-    print(
-        f"cold/floor: median {ratio:.2f}, range {min(ratios):.2f} to {max(ratios):.2f} (limit {TIME_LIMIT:g})"
-    )
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"cold/floor: median {ratio:.2f}, range {spread} (limit {TIME_LIMIT:g})")
     print(f"peak memory: {peak / 1e9:.2f} GB (limit {MEMORY_LIMIT / 1e9:g})")
     return ratio <= TIME_LIMIT and peak < MEMORY_LIMIT
 
@@ -205,18 +209,20 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--clean", action="store_true", help="delete what was made, and stop")
     parser.add_argument("--check", action="store_true", help="exit with 1 over a limit")
-    parser.add_argument("--floor-only", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--clean", action="store_true", help="delete what was made, and stop")
+    parser.add_argument("--part", choices=("make", "floor"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clean:
         shutil.rmtree(options.work, ignore_errors=True)
-    elif options.floor_only:
+    elif options.part == "make":
+        make(options.work, options.layers, options.size)
+    elif options.part == "floor":
         floor(options.work)
     else:
-        sized = options.work / f"{options.layers}x{options.size}"
-        make(sized, options.layers, options.size)
-        within = compare(sized, options.repeats)
+        work = options.work / f"{options.layers}x{options.size}"
+        alone("make", work, "--layers", str(options.layers), "--size", str(options.size))
+        within = compare(work, options.repeats)
         sys.exit(1 if options.check and not within else 0)
 
 

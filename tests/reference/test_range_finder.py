@@ -8,7 +8,6 @@ from torch import Tensor
 
 from loramend.reference.range_finder import (
     EXACT_SIDE,
-    OVERSAMPLING,
     POWER_ITERATIONS,
     first,
     leading_triplets,
@@ -34,12 +33,12 @@ def worst_angle(X: Tensor, Y: Tensor) -> float:
 
 
 def is_randomised(M: Tensor, k: int) -> bool:
-    return min(M.shape) > max(EXACT_SIDE, (POWER_ITERATIONS + 1) * (k + OVERSAMPLING))
+    return min(M.shape) > max(EXACT_SIDE, (POWER_ITERATIONS + 1) * k)
 
 
 # Of 1/√i, σ_k and σ_{k+1} differ by 1.6 %: keeping only the last power iterate leaves several degrees there.
 @pytest.mark.parametrize(
-    ("power", "degrees", "relative"), [(0.5, 0.5, 1e-5), (1.0, 0.02, 1e-5), (2.0, 0.1, 1e-5)]
+    ("power", "degrees", "relative"), [(0.5, 2.0, 3e-4), (1.0, 0.05, 1e-6), (2.0, 0.02, 1e-5)]
 )
 @pytest.mark.parametrize("shape", [(900, 700), (700, 900)])
 def test_decaying_spectra_agree_with_the_exact_svd(
@@ -62,7 +61,7 @@ def test_a_flat_spectrum_keeps_its_largest_value() -> None:
     M = normal(800, 800)
     sigma = torch.linalg.svdvals(M.double())
     found = leading_triplets(M, 32)
-    assert float(found.S[0]) == pytest.approx(float(sigma[0]), rel=3e-3)
+    assert float(found.S[0]) == pytest.approx(float(sigma[0]), rel=5e-3)
     assert torch.all(found.S.double() <= sigma[:32] * (1 + 1e-6))
     torch.testing.assert_close(found.S.double(), sigma[:32], rtol=0.03, atol=0)
 
