@@ -11,6 +11,7 @@ from service import logs
 from service.api.guard import is_loopback
 from service.api.state import Services
 from service.app import create_app
+from service.jobs.settings import explain
 from service.settings import ServiceSettings
 
 
@@ -31,9 +32,7 @@ def main() -> int:
     try:
         settings = ServiceSettings()
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(str(part) for part in item["loc"]).upper()
-            print(f"LORAMEND_{name}: {item['msg']}", file=sys.stderr)  # noqa: T201
+        print(explain(error), file=sys.stderr)  # noqa: T201
         return 1
     if not settings.api_keys and not is_loopback(settings.host):
         print(  # noqa: T201

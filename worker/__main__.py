@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from loramend.cli.hub.environment import environment
 from service.jobs.records import QUEUES, Queue
+from service.jobs.settings import explain
 from service.logs import configure
 from worker.settings import WorkerSettings
 
@@ -27,9 +28,7 @@ def main() -> int:
     try:
         settings = WorkerSettings()
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(str(part) for part in item["loc"]).upper().removeprefix("LORAMEND_")
-            print(f"LORAMEND_{name}: {item['msg']}", file=sys.stderr)  # noqa: T201
+        print(explain(error), file=sys.stderr)  # noqa: T201
         return 1
     os.environ.update(environment(settings.hub_endpoint))
     configure(settings.log_level)

@@ -6,10 +6,10 @@ from pathlib import Path
 from huggingface_hub import constants, get_token
 
 from loramend.adapter.limits import GiB, Limits
+from loramend.cli.found import Found
 from loramend.cli.hub.client import Hub
 from loramend.cli.hub.download import download_adapter, download_model
 from loramend.cli.progress import progress_on_stderr
-from loramend.cli.source import Found
 
 _MAX_MODEL_BYTES = 2000 * GiB
 

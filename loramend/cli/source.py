@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from loramend.adapter.archive import extract
 from loramend.adapter.limits import Limits
 from loramend.cli.errors import debugging
+from loramend.cli.found import Found
 from loramend.cli.hub.environment import HUGGINGFACE, environment
 from loramend.contracts.errors import AdapterError, LoramendError, ReferenceModelError
 from loramend.contracts.request import HubId, Revision
@@ -19,15 +19,6 @@ from loramend.contracts.request import HubId, Revision
 _HUB_ID: TypeAdapter[str] = TypeAdapter(HubId)
 _REVISION: TypeAdapter[str] = TypeAdapter(Revision)
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
-
-
-@dataclass(frozen=True)
-class Found:
-    """A folder with the files, or a .safetensors file; the name to report it under; where it came from."""
-
-    folder: Path
-    name: str
-    source: dict[str, str] = field(default_factory=dict)
 
 
 def find_adapter(text: str, scratch: Path) -> Found:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from loramend.adapter.limits import Limits
@@ -79,3 +79,13 @@ class JobsSettings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part for part in value.split(os.pathsep) if part]
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with the settings, a line each, by the variable's name; no value is shown."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        # An aliased setting goes by its variable's name already.
+        name = "_".join(str(part) for part in item["loc"]).upper().removeprefix("LORAMEND_")
+        lines.append(f"LORAMEND_{name}: {item['msg']}")
+    return "\n".join(lines)
