@@ -12,7 +12,7 @@ weights in the page cache:
     warm   the same again, as for another adapter of the same pair: its subspaces are in the cache
 
 and prints cold/floor, then its median and range; beside it the products of W_base too, which are as
-inevitable where the report compares the update with the base. Peak memory is the largest resident set of the repair's
+inevitable where the report compares the update with the base. Peak memory is the largest resident set of the
 process as the kernel counts it, torch included.
 
     python -m benchmarks.csu_cost            32 layers of 4096²: 4.3 GB under --work, minutes
@@ -108,7 +108,7 @@ def make(work: Path, layers: int, size: int) -> None:
 
 
 def floor(work: Path) -> None:
-    """Time the floor in this process and print it as JSON: seconds of reading and of each matrix's products."""
+    """Time the floor in this process and print it as JSON: seconds of reading and of each product."""
     import torch
 
     from loramend.reference.checkpoint import Checkpoint
@@ -164,7 +164,7 @@ def repair(work: Path, cache: Path, out: Path) -> Run:
 
 
 def alone(part: str, work: Path, *options: str) -> str:
-    """What a part of this script prints when run in a process of its own, so that its memory is its own too."""
+    """What a part of this script prints, run in a process of its own so that its memory is its own too."""
     command = [sys.executable, "-m", "benchmarks.csu_cost", "--part", part, "--work", str(work), *options]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,8 +150,8 @@ class Checkpoint:
         return buffer.view(dtype).view(stored.shape), sha256
 
     def _fill(self, stored: Stored, view: memoryview) -> str:
-        """Read the tensor's bytes into `view`; their SHA-256, taken in a second thread while reading goes on."""
-        with stored.file.path.open("rb", buffering=0) as file, ThreadPoolExecutor(max_workers=1) as hashing:
+        """Read the tensor's bytes into `view`; their SHA-256."""
+        with stored.file.path.open("rb", buffering=0) as file:
             state = FileState.of(stored.file.path, file.fileno())
             known = self._memo.get(state, stored.begin, stored.end)
             sha256 = hashlib.sha256()
@@ -165,7 +164,7 @@ class Checkpoint:
                         "The file ended in this tensor: download the model again.", stored.file, stored.name
                     )
                 if known is None:
-                    hashing.submit(sha256.update, chunk[:got])
+                    sha256.update(chunk[:got])
                 done += got
             if state != stored.state or FileState.of(stored.file.path, file.fileno()) != state:
                 raise self._invalid("The file changed while it was in use.", stored.file, stored.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loramend.adapter.archive import extract, kind_of
-from loramend.adapter.check import check_folder
+from loramend.adapter.check import check_files
 from loramend.adapter.header import pickle_refused
 from loramend.adapter.limits import Limits
 from loramend.contracts.errors import AdapterError, RequestError
@@ -57,11 +57,12 @@ def take_upload(
 def take_folder(
     folder: Path, *, job_id: str, storage: Storage, store: JobStore, limits: Limits
 ) -> dict[str, BlobRef]:
-    """The same for a folder: check it and store the files that make up the adapter."""
-    header = check_folder(folder, limits)
-    return store_files(
-        {name: folder / name for name in header.files}, job_id=job_id, storage=storage, store=store
-    )
+    """The same for a folder: check it and store the files that make up the adapter, without the folder
+    that an
+    archive may have around them."""
+    found = check_files(folder, limits).found
+    files = {name: found.root / name for name in found.files}
+    return store_files(files, job_id=job_id, storage=storage, store=store)
 
 
 def store_files(

@@ -34,18 +34,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, trio: Trio) -> Any:
         yield served
 
 
-def archive(folder: Path) -> bytes:
+def archive(folder: Path, top: str = "") -> bytes:
+    """The folder as .tar.gz, its files under `top`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for path in sorted(folder.iterdir()):
-            tar.add(path, arcname=path.name)
+            tar.add(path, arcname=top + path.name)
     return buffer.getvalue()
 
 
-def submit(server: Served, adapter: Path, request: dict[str, Any]) -> dict[str, Any]:
+def submit(server: Served, adapter: Path, request: dict[str, Any], top: str = "") -> dict[str, Any]:
+    """The job as it is when it has ended."""
     answer = httpx.post(
         f"{server.url}/repair",
-        files={"adapter": ("adapter.tar.gz", archive(adapter)), "request": (None, json.dumps(request))},
+        files={"adapter": ("adapter.tar.gz", archive(adapter, top)), "request": (None, json.dumps(request))},
         headers={"Prefer": "wait=60"},
         timeout=90,
     )
@@ -116,6 +118,15 @@ def test_a_downloaded_archive_loads_from_disk(server: Served, trio: Trio, tmp_pa
     name = "base_model.model.model.layers.0.self_attn.q_proj"
     repaired_delta = model.get_submodule(name).get_delta_weight("default")
     torch.testing.assert_close(repaired_delta, 0.25 * before.get_submodule(name).get_delta_weight("default"))
+
+
+def test_an_archive_with_a_folder_at_its_top(server: Served, trio: Trio) -> None:
+    job = submit(server, trio.adapter, {"steps": [{"type": "shrink"}]}, top="my-adapter/")
+    assert job["status"] == "succeeded", job["error"]
+    files = httpx.get(f"{server.url}/api/models/repaired/{job['id']}/tree/main?recursive=true").json()
+    paths = {file["path"] for file in files if file["type"] == "file"}
+    assert {"adapter_model.safetensors", "adapter_config.json", "report.json", "README.md"} <= paths
+    assert "original/adapter_model.safetensors" in paths
 
 
 def test_a_base_of_another_shape_fails_the_job_by_name(server: Served, trio: Trio) -> None:
