@@ -5,8 +5,8 @@ has rank 16. Each repeat runs these three in processes of their own, with the sa
 weights in the page cache:
 
     floor  what a repair must do whatever its code: read the bytes of every one of those tensors once, and
-           the range finder's own products of D = W_aligned - W_base (ten with blocks of k = 64 columns). For
-           D only: those of W_base for its own spectrum (ten with 32 columns), forming D, the QRs between
+           the range finder's own products of D = W_aligned - W_base (twelve, with k = 64 columns). For
+           D only: those of W_base for its own spectrum (twelve with 32 columns), forming D, the QRs between
            products, hashing, start-up and the repair itself are not counted
     cold   `loramend repair … --step csu` with an empty cache, from start to exit
     warm   the same again, as for another adapter of the same pair: its subspaces are in the cache

@@ -164,6 +164,12 @@ def _check(adapter: Adapter, steps: Sequence[Step], references: References) -> N
             "random_subspace) can.",
             where="adapter_config.json",
         )
+    if blockers and any(have.values()):
+        raise AdapterError(
+            "config_unsupported",
+            f"{blockers[0]}: the adapter cannot be measured against a model. Leave out `base` and `aligned`.",
+            where="adapter_config.json",
+        )
     references.check(adapter.updates.values())
 
 

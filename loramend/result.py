@@ -7,20 +7,28 @@ from loramend.adapter.model import Adapter
 from loramend.adapter.write import write_adapter
 from loramend.contracts.report import Report
 from loramend.report.card import model_card
+from loramend.report.html import report_html
 
 ORIGINAL = "original"
 REPORT = "report.json"
+REPORT_HTML = "report.html"
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write `report.json` and `report.html` into `folder`."""
+    (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / REPORT_HTML).write_text(report_html(report), encoding="utf-8")
 
 
 def write_result(adapter: Adapter, report: Report, original: Path, out: Path) -> Report:
-    """Write the repaired adapter, `report.json`, `README.md` and `original/` (the files read) into `out`.
+    """Write the repaired adapter, its report, `README.md` and `original/` (the files read) into `out`.
 
     Returns the report with the digests of the repaired adapter's files filled in, as it was written.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = write_adapter(adapter, out)
     report = report.model_copy(update={"output": files})
-    (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_report(report, out)
     (out / "README.md").write_text(model_card(report), encoding="utf-8")
     for path, _, _ in adapter.files:
         kept = out / ORIGINAL / path

@@ -14,6 +14,7 @@ from loramend.contracts.request import AnalysisRequest, RepairRequest
 from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads
 from service.api.context import RequestContext
 from service.api.guard import Guard
+from service.api.head import head_router
 from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
 from service.api.state import Services
@@ -46,8 +47,9 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    for feature in (repair, uploads, jobs, events, report, methods, health, hub):
-        app.include_router(feature.router)
+    routers = [feature.router for feature in (repair, uploads, jobs, events, report, methods, health, hub)]
+    for router in (*routers, head_router(routers)):
+        app.include_router(router)
     problems.install(app)
     schema.install(
         app,

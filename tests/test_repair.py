@@ -1,5 +1,7 @@
 """The pipeline: steps in order, a report with the written adapter's numbers, refusals before any reading."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,24 @@ def test_base_as_aligned_is_refused(trio: Trio) -> None:
     with open_references(trio.base, trio.base) as references, pytest.raises(LoramendError) as caught:
         repair(read_adapter(trio.adapter), steps({"type": "csu"}), references)
     assert caught.value.code == "reference_identical"
+
+
+def test_replicated_layers_are_not_measured_against_a_model(trio: Trio, tmp_path: Path) -> None:
+    """Layer 1 of such an adapter may be a copy of the base model's layer 0."""
+    shutil.copytree(trio.adapter, tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    settings = json.loads(config.read_text()) | {"layer_replication": [[0, 1], [0, 1]]}
+    config.write_text(json.dumps(settings))
+    adapter = read_adapter(tmp_path / "adapter")
+    with open_references(trio.base, None) as references:
+        for work in (
+            lambda: inspect(adapter, references),
+            lambda: repair(adapter, steps({"type": "shrink"}), references),
+        ):
+            with pytest.raises(LoramendError, match="Leave out `base`") as caught:
+                work()
+            assert caught.value.code == "config_unsupported"
+    assert inspect(adapter).totals.modules == 4
 
 
 def test_progress_reaches_its_total_and_can_stop_the_work(trio: Trio) -> None:

@@ -8,11 +8,10 @@ from loramend.adapter.archive import pack
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
 from loramend.contracts.job import JobResult, Progress
-from loramend.contracts.report import Report
 from loramend.reference.models import References
 from loramend.reference.open import open_references
 from loramend.repair import inspect, repair
-from loramend.result import REPORT, write_result
+from loramend.result import REPORT, REPORT_HTML, write_report, write_result
 from service.jobs.intake import store_files
 from service.jobs.records import Queue
 from worker.job import Work, materialise
@@ -54,12 +53,10 @@ def _inspect(work: Work, adapter: Adapter, references: References) -> JobResult:
         on_progress=work.keeper.on_progress,
         source=work.record.source_resolved,
     )
-    path = work.folder / REPORT
-    path.write_text(_json(report), encoding="utf-8")
-    stored = store_files(
-        {REPORT: path}, job_id=work.record.id, storage=work.tools.storage, store=work.tools.store
-    )
-    work.update(report=stored[REPORT])
+    write_report(report, work.folder)
+    files = {name: work.folder / name for name in (REPORT, REPORT_HTML)}
+    stored = store_files(files, job_id=work.record.id, storage=work.tools.storage, store=work.tools.store)
+    work.update(report=stored[REPORT], report_html=stored[REPORT_HTML])
     return result_of(work.record)
 
 
@@ -87,7 +84,7 @@ def _repair(work: Work, adapter: Adapter, references: References, source: Path) 
     )
     work.keeper.on_progress(Progress(phase="write", done=total, total=total, unit="files"))
     packed = stored.pop("")
-    work.update(output=stored, archive=packed, report=stored[REPORT])
+    work.update(output=stored, archive=packed, report=stored[REPORT], report_html=stored[REPORT_HTML])
 
 
 def _after_repair(work: Work) -> "Queue | JobResult":
@@ -96,7 +93,3 @@ def _after_repair(work: Work) -> "Queue | JobResult":
 
 def _device(work: Work) -> str:
     return work.settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _json(report: Report) -> str:
-    return report.model_dump_json(indent=2) + "\n"

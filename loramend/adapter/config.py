@@ -40,7 +40,8 @@ def read_config(path: Path, limits: Limits) -> dict[str, Any]:
 
 
 def parse_config(text: str, where: str) -> dict[str, Any]:
-    """A JSON object without duplicate keys, NaN or infinity. Raises AdapterError `config_invalid`."""
+    """A JSON object without duplicate keys, NaN, infinity or lone surrogates. Raises AdapterError
+    `config_invalid`."""
     try:
         config = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except _DuplicateKeyError as error:
@@ -55,6 +56,11 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
         raise _invalid(quote(str(error)), where) from None
     if not isinstance(config, dict):
         raise _invalid("it must be a JSON object", where)
+    try:
+        json.dumps(config, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # JSON can escape what no UTF-8 file, and so no report, can hold.
+        raise _invalid("a string holds half of a surrogate pair", where) from None
     return config
 
 

@@ -40,7 +40,7 @@ def read_adapter(folder: Path, limits: Limits | None = None, name: str | None = 
 
             modules = tuple(_with_scale(module, load) for module in layout.modules)
             for module in modules:
-                updates |= {update.name: update for update in _updates(module, load)}
+                updates |= {update.name: update for update in _updates(module, load, found.weights)}
             passthrough = {key: load(key) for key in layout.passthrough}
     except SafetensorError as error:
         raise AdapterError(
@@ -69,8 +69,10 @@ def _with_scale(module: ModuleLayout, load: Callable[[str], Tensor]) -> ModuleLa
     return replace(module, scale=alpha / module.rank)
 
 
-def _updates(module: ModuleLayout, load: Callable[[str], Tensor]) -> Iterator[Update]:
+def _updates(module: ModuleLayout, load: Callable[[str], Tensor], file: str) -> Iterator[Update]:
     stored_A, stored_B = load(module.a_key), load(module.b_key)
+    _check_range(module.a_key, stored_A, file)
+    _check_range(module.b_key, stored_B, file)
     dtype = torch.promote_types(stored_A.dtype, stored_B.dtype)
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     assert module.scale is not None
@@ -98,5 +100,16 @@ def _check_finite(key: str, tensor: Tensor, file: str) -> None:
         raise AdapterError(
             "tensor_not_finite",
             f"{quote(key)} holds NaN or infinity: its training diverged. Send an earlier checkpoint.",
+            where=f"{file}#{key}",
+        )
+
+
+def _check_range(key: str, factor: Tensor, file: str) -> None:
+    """A float64 factor stays within float32's range: energies are fourth powers of its entries."""
+    if factor.dtype == torch.float64 and float(factor.abs().max()) > torch.finfo(torch.float32).max:
+        raise AdapterError(
+            "tensor_not_finite",
+            f"{quote(key)} holds entries beyond float32's range: its training diverged. Send an earlier "
+            "checkpoint.",
             where=f"{file}#{key}",
         )

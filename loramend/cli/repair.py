@@ -27,7 +27,11 @@ def repair(
     base: options.Base = None,
     aligned: options.Aligned = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the report here too, beside DIR/report.json.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the report here too: as a page where FILE ends in .html, otherwise as JSON.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR, if a repair made it.")] = False,
     seed: options.Seed = 0,
@@ -37,8 +41,8 @@ def repair(
     """Repair an adapter and say what changed, where, and how sure one can be.
 
     Where a step needs the base model and --base is left out, the one that the adapter's config names is
-    taken. DIR gets the repaired adapter, report.json, a model card, and the adapter as it came in
-    DIR/original. It appears whole or not at all.
+    taken. DIR gets the repaired adapter, report.json and report.html, a model card, and the adapter as it
+    came in DIR/original. It appears whole or not at all.
     """
     from loramend.cli.steps import StepSyntaxError, parse_step
     from loramend.contracts.steps import default_recipe, needs_of
@@ -54,7 +58,7 @@ def repair(
         from loramend import repair as pipeline
         from loramend.cli.tables import print_report
         from loramend.cli.work import prepared
-        from loramend.result import REPORT, write_result
+        from loramend.result import REPORT, REPORT_HTML, write_result
 
         own_base = not steps or "base" in needs_of(steps)
         with prepared(adapter, base, aligned, device=device, cache=cache, own_base=own_base) as work:
@@ -73,6 +77,7 @@ def repair(
             )
             told = write_result(repaired, told, work.folder, folder)
         if report is not None:
-            write_text(report, (folder / REPORT).read_text(encoding="utf-8"))
+            form = REPORT_HTML if report.suffix.lower() == ".html" else REPORT
+            write_text(report, (folder / form).read_text(encoding="utf-8"))
     print_report(told)
-    typer.echo(f"Repaired adapter and report.json are in {out}")
+    typer.echo(f"Repaired adapter, report.json and report.html are in {out}")

@@ -84,6 +84,7 @@ class Checkpoint:
             raise ReferenceModelError(error.code, error.detail, where=f"{role}/{error.where}") from None
         self.role = role
         self.tied = layout.tied
+        self.conv1d = layout.conv1d
         self._memo = memo
         self._files = layout.files
         self._headers: dict[int, Mapping[str, Stored]] = {}

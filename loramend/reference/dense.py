@@ -48,12 +48,16 @@ def subtract(aligned: Tensor, base: Tensor, out: Tensor) -> None:
         out[part] = aligned[part].to(out.device).to(exact) - base[part].to(out.device).to(exact)
 
 
-def peak(M: Tensor) -> float:
-    """The largest magnitude in M; NaN or infinity where it holds such."""
-    if M.numel() == 0:
-        return 0.0
-    low, high = (float(x) for x in torch.aminmax(M))
-    return math.nan if math.isnan(low) or math.isnan(high) else max(-low, high)
+def frobenius(M: Tensor) -> float:
+    """‖M‖_F, M float32, to its digits: 0 for zeros alone, NaN or infinity where M holds such."""
+    # Rows in float32 and their norms in float64: no copy of M, and no loss over millions of entries.
+    norm = float(torch.linalg.vector_norm(torch.linalg.vector_norm(M, dim=1).double()))
+    if M.numel() and (norm == 0 or not math.isfinite(norm)):  # as it is too where squares leave float32
+        low, high = (float(x) for x in torch.aminmax(M))
+        peak = max(-low, high)
+        if peak and math.isfinite(peak):
+            return peak * frobenius(M / peak)
+    return norm
 
 
 def _by_columns(M: Tensor) -> bool:

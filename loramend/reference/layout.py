@@ -15,6 +15,9 @@ INDEX = ("model.safetensors.index.json", "diffusion_pytorch_model.safetensors.in
 PIPELINE = "model_index.json"
 MAX_JSON_BYTES = 256 << 20
 
+# transformers' model types whose projections are Conv1D layers, stored as (in, out).
+CONV1D_TYPES = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -39,10 +42,18 @@ class Layout:
 
     @property
     def tied(self) -> bool:
-        """config.json says that lm_head shares the embedding's weight."""
+        """config.json says that lm_head shares the embedding's weight, or leaves it at transformers 4's
+        default, which is that it does and which was not written out."""
         text = self.config.get("text_config")
-        nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-        return (self.config.get("tie_word_embeddings") is True) or nested is True
+        configs = [self.config, text] if isinstance(text, dict) else [self.config]
+        said = [config["tie_word_embeddings"] for config in configs if "tie_word_embeddings" in config]
+        return any(value is True for value in said) if said else bool(self.config)
+
+    @property
+    def conv1d(self) -> bool:
+        """config.json names a model type that stores its projections as (in, out)."""
+        model_type = self.config.get("model_type")
+        return isinstance(model_type, str) and model_type in CONV1D_TYPES
 
 
 def find_weights(model: Path) -> Layout:
@@ -94,7 +105,11 @@ def _indexed(folder: Path, index: str) -> tuple[WeightFile, ...]:
     names: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or not _inside(shard):
-            raise _invalid(f"The index points outside the model's folder: {quote(str(shard))!r}.", index)
+            raise _invalid(
+                "The index points outside the model's folder, or to no .safetensors file: "
+                f"{quote(str(shard))!r}.",
+                index,
+            )
         names.setdefault(shard, set()).add(tensor)
     return tuple(
         WeightFile(folder / shard, shard, named=frozenset(tensors))
@@ -104,7 +119,8 @@ def _indexed(folder: Path, index: str) -> tuple[WeightFile, ...]:
 
 def _inside(shard: str) -> bool:
     path = PurePosixPath(shard)
-    return shard.endswith(".safetensors") and not path.is_absolute() and ".." not in path.parts
+    plain = shard.isprintable() and shard.endswith(".safetensors")
+    return plain and not path.is_absolute() and ".." not in path.parts
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -17,6 +17,12 @@ EXPERT_PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "down_proj": (("down_proj",), ("w2",)),
 }
 
+# What the output layer's weight is called where a checkpoint keeps it as the input embedding's alone.
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "shared")
+
+# The Conv1D layers of the model types that have some; their other layers are plain.
+CONV1D_LAYERS = frozenset({"c_attn", "c_fc", "c_proj", "q_attn"})
+
 # What quantisers leave in place of `weight` or of a parameter.
 QUANTISED = (".qweight", ".weight_packed", "_blocks")
 
@@ -57,13 +63,14 @@ def locate(update: Update, checkpoint: Checkpoint, names: Names) -> Weight:
         if experts is not None:
             return experts
     if not found and checkpoint.tied and update.weight.endswith("lm_head.weight"):
-        found = names.like(update.weight.removesuffix("lm_head.weight") + "embed_tokens.weight")
+        front = update.weight.removesuffix("lm_head.weight")
+        found = next((tied for name in EMBEDDINGS if (tied := names.like(f"{front}{name}.weight"))), [])
     if not found:
         raise _missing(update, checkpoint, names)
     stored = [checkpoint.find(name) for name in found]
     for one in stored:
         _refuse_quantised(one, checkpoint)
-    fitting = [weight for one in stored if (weight := _fit(one, update))]
+    fitting = [weight for one in stored if (weight := _fit(one, update, checkpoint))]
     if len(fitting) > 1:
         shown = ", ".join(quote(weight.pieces[0].name) for weight in fitting[:SHOWN])
         raise _mismatch(
@@ -76,17 +83,38 @@ def locate(update: Update, checkpoint: Checkpoint, names: Names) -> Weight:
     return fitting[0]
 
 
-def _fit(stored: Stored, update: Update) -> Weight | None:
+def _fit(stored: Stored, update: Update, checkpoint: Checkpoint) -> Weight | None:
     """The stored tensor, or its slice for the update's expert, as its weight; None if the shape differs."""
+    by_columns = _by_columns(stored, update, checkpoint)
     if update.expert is not None:
         if len(stored.shape) != 3 or update.expert >= stored.shape[0]:
             return None
         stored = stored.slice(update.expert)
-    transposed = _transposed(stored.shape, update)
+    transposed = _transposed(stored.shape, update, by_columns)
     return None if transposed is None else Weight((stored,), transposed)
 
 
-def _transposed(shape: tuple[int, ...], update: Update) -> bool | None:
+def _by_columns(stored: Stored, update: Update, checkpoint: Checkpoint) -> bool:
+    """Whether the weight is stored as (in, out), as far as the adapter and names tell.
+
+    fan_in_fan_out is one flag for the whole adapter, and PEFT leaves it as its last layer had it: where a
+    model mixes Conv1D and Linear, names decide. A square expert lies as its sibling does.
+    """
+    if update.kind == "linear" and checkpoint.conv1d:
+        layer = update.weight.removesuffix(".weight").rpartition(".")[2]
+        return layer in CONV1D_LAYERS
+    out, in_ = update.shape
+    parent, _, parameter = stored.name.rpartition(".")
+    # Of ΔW gate_up_proj is (2·inter, hidden) and down_proj (hidden, inter): the sibling's shape by columns.
+    siblings = {"gate_up_proj": ("down_proj", (out // 2, in_)), "down_proj": ("gate_up_proj", (out, 2 * in_))}
+    if update.expert is not None and out == in_ and parameter in siblings:
+        sibling, by_columns = siblings[parameter]
+        name = f"{parent}.{sibling}" if parent else sibling
+        return name in checkpoint and checkpoint.find(name).shape[1:] == by_columns
+    return update.transposed
+
+
+def _transposed(shape: tuple[int, ...], update: Update, by_columns: bool) -> bool | None:
     """Whether a tensor of this shape holds the weight as (in, out); None where it does not fit."""
     if len(shape) < 2:
         return None
@@ -98,7 +126,7 @@ def _transposed(shape: tuple[int, ...], update: Update) -> bool | None:
     if update.kind == "parameter" and plain != turned:
         # A parameter's orientation is its model's own, which the adapter's files do not tell.
         return turned
-    if update.transposed:
+    if by_columns:
         return True if turned else None
     return False if plain else None
 

@@ -14,8 +14,9 @@ from loramend.contracts.report import ReferenceRead
 class Subspace:
     """Leading singular triplets of a matrix M ≈ U diag(S) Vᵀ.
 
-    U (out, k), S (k,), V (in, k), float32, orthonormal columns. norm = ‖M‖_F. energy: the share of ‖M‖_F²
-    in S.
+    U (out, k), S (k,) descending, V (in, k), float32 on the CPU, orthonormal columns. norm = ‖M‖_F. energy:
+    the share of ‖M‖_F² in S. k is less than what was asked for where M's rank is; for M = 0 it is 0, with
+    norm 0 and energy 1.
     """
 
     U: Tensor
@@ -30,36 +31,35 @@ class Subspace:
 
 
 class References(Protocol):
-    """Base and aligned weights, one matrix resident at a time, every matrix turned to ΔW's orientation
-    (out, in).
+    """Base and aligned weights, read one matrix at a time, each turned to ΔW's orientation (out, in).
 
-    Asking for a model that was not given raises ReferenceModelError `reference_required`; a weight that is
-    missing or
-    of another shape `reference_mismatch`, naming the module and both shapes.
+    Raises ReferenceModelError: `reference_required` for a model that was not given; `reference_mismatch`,
+    naming the module and both shapes, for a weight that is missing, ambiguous or of another shape;
+    `reference_invalid`, naming file and tensor, for one that cannot be read, is quantised or not finite.
     """
 
     has_base: bool
     has_aligned: bool
 
     def in_order(self, updates: Iterable[Update]) -> list[Update]:
-        """The updates in the order their weights lie on disk, so that a pass reads each shard once,
-        forwards."""
+        """The updates in the order their weights lie on disk: a pass reads each shard once, forwards."""
         ...
 
     def check(self, updates: Iterable[Update]) -> None:
-        """Header checks alone, no weight read: every update has its weight in every model given, of the
-        right shape,
-        and the two models are not the same files. Raises `reference_mismatch` or `reference_identical`."""
+        """Check by headers alone that every update has its weight in every model given, of the right shape,
+        and that the two models are not known to hold the same bytes. Raises `reference_mismatch` or
+        `reference_identical`."""
         ...
 
     def base(self, update: Update) -> Tensor:
-        """W_base (out, in), float32."""
+        """W_base (out, in), float32, on the references' device; the caller's own."""
         ...
 
     def displacement(self, update: Update) -> Tensor:
-        """D = W_aligned - W_base (out, in), float32. Raises `reference_identical` where every D read so
-        far was zero
-        and the last module has been reached."""
+        """D = W_aligned - W_base (out, in), float32, on the references' device; the caller's own.
+
+        Raises `reference_identical` once D of every update given to `check` was looked at and all are zero.
+        """
         ...
 
     def base_spectrum(self, update: Update, k: int) -> Subspace:
@@ -69,9 +69,10 @@ class References(Protocol):
     def displacement_subspace(
         self, update: Update, *, k: int | None = None, energy: float = 0.9, max_k: int = 64
     ) -> Subspace:
-        """The leading triplets of D: k of them, or the fewest that hold `energy` of ‖D‖_F², at most max_k."""
+        """The leading triplets of D, from the cache where there: k of them, or the fewest that hold `energy`
+        of ‖D‖_F², at most max_k. Raises `reference_identical` as `displacement` does."""
         ...
 
     def read(self) -> list[ReferenceRead]:
-        """What was read of each model so far."""
+        """What was used of each model so far; models of which nothing was are left out."""
         ...

@@ -5,7 +5,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from loramend.contracts.errors import ReferenceModelError
 from loramend.contracts.report import ReferenceRead
 from loramend.reference.cache import SubspaceCache, key_of
 from loramend.reference.checkpoint import Checkpoint
-from loramend.reference.dense import Workspace, peak, shaped_like, subtract
+from loramend.reference.dense import Workspace, frobenius, shaped_like, subtract
 from loramend.reference.locate import Weight, locate
 from loramend.reference.models import Subspace
 from loramend.reference.names import Names
@@ -66,6 +66,13 @@ class Model:
             start += piece.size
         self.reads.used(weight.pieces, digests)
         return weight.matrix(buffer), digests
+
+
+class Measured(NamedTuple):
+    """A matrix (out, in), float32, and its Frobenius norm."""
+
+    M: Tensor
+    norm: float
 
 
 class ModelPair:
@@ -135,12 +142,10 @@ class ModelPair:
             self._expected |= {update.name for update in updates}
 
     def base(self, update: Update) -> Tensor:
-        W, _ = self._base(update, own=True)
-        return W
+        return self._base(update, own=True)[0].M
 
     def displacement(self, update: Update) -> Tensor:
-        D, _ = self._displacement(update, own=True)
-        return D
+        return self._displacement(update, own=True)[0].M
 
     def base_spectrum(self, update: Update, k: int) -> Subspace:
         model = self._need("base")
@@ -189,16 +194,17 @@ class ModelPair:
             return shaped_like(M, torch.empty(M.numel(), device=self._device))
         return shaped_like(M, self._workspace.take(M.numel()))
 
-    def _base(self, update: Update, *, own: bool) -> tuple[Tensor, list[str]]:
+    def _base(self, update: Update, *, own: bool) -> tuple[Measured, list[str]]:
         """W_base (out, in), float32, and the digests of its tensors; `own` as in `_float32`."""
         weight = self._need("base").weight(update)
         raw, digests = self._base_raw(weight)
         W = self._float32(raw, own=own).copy_(raw)
-        if not math.isfinite(peak(W)):
+        norm = frobenius(W)
+        if not math.isfinite(norm):
             raise _not_finite("base", weight)
-        return W, digests
+        return Measured(W, norm), digests
 
-    def _displacement(self, update: Update, *, own: bool) -> tuple[Tensor, list[tuple[Weight, list[str]]]]:
+    def _displacement(self, update: Update, *, own: bool) -> tuple[Measured, list[tuple[Weight, list[str]]]]:
         """D (out, in), float32, and the digests of both models' tensors; `own` as in `_float32`."""
         base, aligned = self._need("base"), self._need("aligned")
         base_weight, aligned_weight = base.weight(update), aligned.weight(update)
@@ -206,12 +212,12 @@ class ModelPair:
         aligned_raw, aligned_digests = aligned.load(aligned_weight)
         D = self._float32(base_raw, own=own)
         subtract(aligned_raw, base_raw, D)
-        largest = peak(D)
-        if not math.isfinite(largest):
-            base_sound = math.isfinite(peak(D.copy_(base_raw)))
+        norm = frobenius(D)
+        if not math.isfinite(norm):
+            base_sound = math.isfinite(frobenius(D.copy_(base_raw)))
             raise _not_finite("aligned", aligned_weight) if base_sound else _not_finite("base", base_weight)
-        self._note(update, displaced=largest > 0)
-        return D, [(base_weight, base_digests), (aligned_weight, aligned_digests)]
+        self._note(update, displaced=norm > 0)
+        return Measured(D, norm), [(base_weight, base_digests), (aligned_weight, aligned_digests)]
 
     def _displacement_subspace(self, update: Update, width: int) -> Subspace:
         """The leading `width` triplets of D; no weight is read where they and both digests are known."""
@@ -239,11 +245,11 @@ class ModelPair:
             self._remember(key, found)
         return found
 
-    def _find(self, key: str, M: Tensor, width: int) -> Subspace:
-        """The subspace under this key, computed from M where it is not there."""
+    def _find(self, key: str, matrix: Measured, width: int) -> Subspace:
+        """The subspace under this key, computed from the matrix where it is not there."""
         found = self._lookup(key)
         if found is None:
-            found = _on_cpu(leading_triplets(M, width))
+            found = _on_cpu(leading_triplets(matrix.M, width, norm=matrix.norm))
             self._computed.add(key)
             self._cache.put(key, found)
             self._remember(key, found)
@@ -284,8 +290,7 @@ def _check_distinct(updates: Iterable[Update], model: Model) -> None:
             raise ReferenceModelError(
                 "reference_mismatch",
                 f"{other.weight} and {update.weight} both lead to {piece.name} of the {model.role} model. "
-                "Give the "
-                "model the adapter was trained on, with its own names.",
+                "Give the model the adapter was trained on, with its own names.",
                 where=update.name,
             )
 
@@ -319,8 +324,7 @@ def _identical() -> ReferenceModelError:
     return ReferenceModelError(
         "reference_identical",
         "The base and aligned models hold the same weights wherever this adapter acts, so there is no "
-        "displacement to "
-        "measure against. Give the aligned model and the model it was aligned from.",
+        "displacement to measure against. Give the aligned model and the model it was aligned from.",
         where="/aligned",
     )
 

@@ -14,7 +14,10 @@ from service.api.problems import documented, problem_response, request_id_of
 from service.api.schema import ok
 from service.api.state import Services, Use
 from service.jobs.queue import queue_key
-from service.jobs.records import QUEUES
+from service.jobs.records import QUEUES, Queue
+
+# Every repair passes these; a worker of `train` is needed only by the steps that train.
+_NEEDED: tuple[Queue, ...] = ("io", "spectral")
 
 router = APIRouter(tags=["operations"])
 
@@ -37,7 +40,7 @@ async def healthz() -> Response:
     "/readyz", summary="Can jobs be taken and run", responses={**ok(Health), **documented("not_ready")}
 )
 def readyz(services: Use, request: Request) -> Response:
-    """Broker, storage and at least one live worker; a 503 names what is missing."""
+    """Broker, storage, and a live worker for each queue a job may take; a 503 names what is missing."""
     missing = _missing(services)
     if not missing:
         return json_response(Health())
@@ -50,8 +53,12 @@ def _missing(services: Services) -> list[ProblemItem]:
     missing = []
     try:
         services.dispatcher.ready()
-        if not services.store.workers():
-            missing.append(ProblemItem(pointer="/worker", detail="No worker has a live heartbeat."))
+        served = services.store.served_queues()
+        missing += [
+            ProblemItem(pointer="/worker", detail=f"No live worker serves the queue {queue}.")
+            for queue in _NEEDED
+            if queue not in served
+        ]
     except (LoramendError, RedisError):
         missing.append(ProblemItem(pointer="/broker", detail="The broker does not answer."))
     try:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from loramend.contracts.errors import RequestError
 from service.api.content import blob_response
 from service.api.hub_files import (
     NAMESPACE,
@@ -153,8 +154,13 @@ def resolve(
 
 
 @router.get("/api/models/{rest:path}", include_in_schema=False)
-def no_such_model(rest: str) -> Response:
-    """Any other model is not here, in the words that Hub clients understand."""
+def no_such_model(services: Use, rest: str) -> Response:
+    """Any other model is not here, in the words that Hub clients understand; of those that are here, no more
+    than the above is served."""
+    namespace, name, *more = f"{rest}/".split("/", 2)
+    if any(more):
+        repo = _repo(services, namespace, name)
+        raise RequestError("not_found", f"Of {repo.id} only its info, its tree and its files are served.")
     raise HubError("RepoNotFound", f"There is no repository {rest} here: it is {NAMESPACE}/<job id>.")
 
 

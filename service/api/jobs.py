@@ -21,7 +21,7 @@ JobId = Annotated[str, Path(description="The job's ID.")]
 def list_jobs(
     services: Use,
     cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before.", max_length=200)
+        str | None, Query(description="`next_cursor` of the page before.", pattern="^[0-9a-f]{32}$")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     status: Annotated[JobStatus | None, Query(description="Only jobs with this status.")] = None,

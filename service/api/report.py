@@ -19,6 +19,13 @@ from service.jobs.records import BlobRef, JobRecord
 router = APIRouter(tags=["results"])
 
 ARCHIVE_TYPE = "application/gzip"
+JSON_TYPE = "application/json"
+HTML_TYPE = "text/html"
+# The page repeats what an adapter's author wrote. It is escaped; were it not, this leaves it nothing to do.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+)
 _RANGED = {
     "ETag": header("The sha256, quoted."),
     "Accept-Ranges": header("bytes"),
@@ -61,9 +68,16 @@ def _finished(record: JobRecord, ref: BlobRef | None, what: str) -> BlobRef:
     summary="The report",
     responses={
         200: {
-            "description": "The report",
-            "headers": {"ETag": header("The sha256, quoted.")},
-            "content": {"application/json": {"schema": ref(Report)}},
+            "description": "The report: JSON, or one self-contained page for whoever prefers text/html",
+            "headers": {
+                "ETag": header("The sha256, quoted."),
+                "Vary": header("Accept"),
+                "Content-Security-Policy": header("With text/html: no script runs, nothing is fetched."),
+            },
+            "content": {
+                JSON_TYPE: {"schema": ref(Report)},
+                HTML_TYPE: {"schema": {"type": "string"}},
+            },
         },
         304: {"description": "Unchanged since the ETag in If-None-Match"},
         **documented(
@@ -78,11 +92,13 @@ def get_report(
     accept: Annotated[str | None, Header(alias="Accept")] = None,
 ) -> Response:
     """What was measured and what each step did."""
-    media = choose(accept, ["application/json"])
+    media = choose(accept, [JSON_TYPE, HTML_TYPE])
     record = services.job(job_id)
-    blob = _finished(record, record.report, "report")
+    html = media == HTML_TYPE
+    blob = _finished(record, record.report_html if html else record.report, "report")
+    headers = {"Vary": "Accept"} | ({"Content-Security-Policy": _POLICY} if html else {})
     return blob_response(
-        request, services.storage, blob, etag=f'"{blob.sha256}"', media_type=media, headers={}
+        request, services.storage, blob, etag=f'"{blob.sha256}"', media_type=media, headers=headers
     )
 
 

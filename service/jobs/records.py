@@ -46,7 +46,8 @@ class JobRecord(Job):
         description="The repaired adapter's repository, as served by the Hub protocol.",
     )
     archive: BlobRef | None = None
-    report: BlobRef | None = None
+    report: BlobRef | None = Field(default=None, description="As JSON.")
+    report_html: BlobRef | None = Field(default=None, description="The same report as a page.")
     references: dict[Literal["base", "aligned"], FetchedModel] = Field(default_factory=dict)
     source_resolved: dict[str, str] = Field(
         default_factory=dict, description="Hub ID, resolved commit or upload digest, for the report."
@@ -58,7 +59,8 @@ class JobRecord(Job):
 
     def blobs(self) -> dict[str, BlobRef]:
         """Every blob this record refers to, by digest."""
-        refs = [*self.input.values(), *self.output.values(), self.archive, self.report]
+        results = [self.archive, self.report, self.report_html]
+        refs = [*self.input.values(), *self.output.values(), *results]
         return {ref.sha256: ref for ref in refs if ref is not None}
 
 

@@ -9,7 +9,8 @@ from loramend.contracts.errors import RequestError
 def check_model_path(path: str, roots: Sequence[Path], *, where: str | None = None) -> Path:
     """The path, links resolved, if it is a folder under one of `roots`.
 
-    Raises RequestError `path_not_allowed` else; the answer does not tell whether a path outside exists.
+    Raises RequestError `path_not_allowed` else, and `reference_not_found` where there is no such folder under
+    a root; the answer does not tell whether a path outside exists.
     """
     refused = RequestError(
         "path_not_allowed",
@@ -28,6 +29,10 @@ def check_model_path(path: str, roots: Sequence[Path], *, where: str | None = No
         raise refused from error
     if not any(resolved.is_relative_to(root) for root in allowed):
         raise refused
-    if not resolved.is_dir():
+    try:
+        there = resolved.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        there = False
+    if not there:
         raise RequestError("reference_not_found", f"There is no model folder {path}.", where=where)
     return resolved

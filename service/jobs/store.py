@@ -266,9 +266,11 @@ class JobStore:
         output: dict[str, BlobRef] | None = None,
         archive: BlobRef | None = None,
         report: BlobRef | None = None,
+        report_html: BlobRef | None = None,
     ) -> JobRecord:
         """End the job. Fields left None keep what the record has. Raises LeaseLost."""
-        given = {"result": result, "error": error, "output": output, "archive": archive, "report": report}
+        files = {"output": output, "archive": archive, "report": report, "report_html": report_html}
+        given = {"result": result, "error": error, **files}
         fields = {name: value for name, value in given.items() if value is not None}
 
         def decide(state: State) -> Change:
@@ -295,7 +297,8 @@ class JobStore:
         return [(s.record.id, s.record.phase_queue) for s in changed if s and s.record.status not in TERMINAL]
 
     def heartbeat_worker(self, name: str, ttl: float) -> None:
-        """Say that a worker lives, for the next `ttl` seconds."""
+        """Say that a worker lives, for the next `ttl` seconds. Its name is its queues, joined by "+", then
+        "@" and what tells it from others."""
         now = server_ms(self._redis)
         pipe = self._redis.pipeline()
         pipe.zadd(f"{PREFIX}workers", {name: now + int(ttl * 1000)})
@@ -309,6 +312,10 @@ class JobStore:
     def workers(self) -> list[str]:
         """The workers that live."""
         return cast(list[str], self._redis.zrangebyscore(f"{PREFIX}workers", server_ms(self._redis), "+inf"))
+
+    def served_queues(self) -> frozenset[str]:
+        """The queues that some live worker serves."""
+        return frozenset(queue for name in self.workers() for queue in name.partition("@")[0].split("+"))
 
     def _existing(self, job_id: str) -> JobRecord:
         record = self.get(job_id)

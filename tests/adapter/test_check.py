@@ -159,6 +159,16 @@ def test_nan_and_infinity_are_found(value: float, key: str, dtype: torch.dtype, 
     assert caught.value.where == f"adapter_model.safetensors#{key}"
 
 
+@pytest.mark.parametrize("key", [A_KEY, B_KEY])
+def test_float64_factors_beyond_float32_are_refused(key: str, tmp_path: Path) -> None:
+    tensors = {name: tensor.double() for name, tensor in build.tensors().items()}
+    tensors[key][1, 1] = -1e160
+    with pytest.raises(AdapterError) as caught:
+        read_adapter(build.write(tmp_path, build.config(), tensors))
+    assert caught.value.code == "tensor_not_finite"
+    assert caught.value.where == f"adapter_model.safetensors#{key}"
+
+
 def test_rank_and_number_of_updates_have_a_cap(tmp_path: Path) -> None:
     folder = build.write(tmp_path / "one", build.config(), build.tensors())
     assert refusal(folder, Limits(max_rank=1)).code == "limit_exceeded"

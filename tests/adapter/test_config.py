@@ -19,6 +19,8 @@ from loramend.contracts.errors import AdapterError
         ("[1]", "c"),
         ('{"r": 1, "r": 2}', "c"),
         ('{"lora_alpha": NaN}', "c"),
+        ('{"base_model_name_or_path": "\\ud800"}', "c"),
+        ('{"rank_pattern": {"\\udfff": 4}}', "c"),
         ('{"lora_alpha": Infinity}', "c"),
         ('{"a": ' + "[" * 100_000, "c"),
         ('{"a": ' + "9" * 10_000 + "}", "c"),

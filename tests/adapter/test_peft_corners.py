@@ -194,10 +194,11 @@ def test_float16_factors_are_balanced(size: float, tmp_path: Path) -> None:
         assert distance(delta(update), delta(changed[name])) < 1e-3
 
 
-def test_factors_beyond_their_dtype_are_an_error(tmp_path: Path) -> None:
-    golden.save(golden.CASES["float16"], tmp_path / "in")
+@pytest.mark.parametrize(("case", "scale"), [("float16", 1e12), ("float64", 1e40)])
+def test_factors_beyond_their_dtype_are_an_error(case: str, scale: float, tmp_path: Path) -> None:
+    golden.save(golden.CASES[case], tmp_path / "in")
     adapter = read_adapter(tmp_path / "in")
-    changed = {name: replace(update, scale=1e12) for name, update in adapter.updates.items()}
+    changed = {name: replace(update, scale=scale) for name, update in adapter.updates.items()}
     with pytest.raises(AdapterError) as caught:
         write_adapter(adapter.with_updates(changed), tmp_path / "out")
     assert caught.value.code == "tensor_not_finite"

@@ -138,6 +138,14 @@ def test_repair_writes_adapter_report_card_and_original(
     assert original.keys() == load_file(adapter / "adapter_model.safetensors").keys()
 
 
+@pytest.mark.parametrize(("name", "form"), [("told.html", "html"), ("TOLD.HTML", "html"), ("told", "json")])
+def test_the_reports_name_says_its_form(adapter: Path, tmp_path: Path, name: str, form: str) -> None:
+    out = tmp_path / "out"
+    assert loramend("repair", adapter, "--out", out, "--step", "shrink", "--report", tmp_path / name)[0] == 0
+    assert (tmp_path / name).read_text() == (out / f"report.{form}").read_text()
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+
+
 def test_steps_are_taken_in_order(adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     steps = ["--step", "shrink:factor=0.5", "--step", "random_subspace:k=4,penalty=2"]

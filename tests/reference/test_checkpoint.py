@@ -145,7 +145,16 @@ def test_garbage_under_a_shards_name(tmp_path: Path, content: bytes, says: str) 
 
 
 @pytest.mark.parametrize(
-    "shard", ["../outside.safetensors", "/etc/passwd", "a/../../x.safetensors", "model.bin", 3, None]
+    "shard",
+    [
+        "../outside.safetensors",
+        "/etc/passwd",
+        "a/../../x.safetensors",
+        "a\0.safetensors",
+        "model.bin",
+        3,
+        None,
+    ],
 )
 def test_an_index_may_not_point_outside(tmp_path: Path, shard: object) -> None:
     folder = tmp_path / "m"

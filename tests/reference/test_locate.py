@@ -82,7 +82,13 @@ def test_two_weights_may_not_lead_to_one_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"tie_word_embeddings": True}, {"text_config": {"tie_word_embeddings": True}}]
+    "config",
+    [
+        {"tie_word_embeddings": True},
+        {"text_config": {"tie_word_embeddings": True}},
+        {"model_type": "of transformers 4, which did not write its default"},
+        {"model_type": ["odd"]},
+    ],
 )
 def test_tied_heads_use_the_embedding(tmp_path: Path, config: dict[str, object]) -> None:
     E = normal(10, 4)
@@ -92,6 +98,29 @@ def test_tied_heads_use_the_embedding(tmp_path: Path, config: dict[str, object])
     assert torch.equal(base_of(model, head), E)
     with open_references(model, None) as references:
         references.check([head, embedding])
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer.wte.weight", "wte.weight", "transformer.word_embeddings.weight"]
+)
+def test_tied_heads_use_embeddings_of_other_names(tmp_path: Path, name: str) -> None:
+    E = normal(10, 4)
+    model = save_single(tmp_path, {name: E}, {"tie_word_embeddings": True})
+    assert torch.equal(base_of(model, update_of("lm_head.weight", (10, 4))), E)
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_model_that_mixes_conv1d_and_linear_goes_by_names(tmp_path: Path, flag: bool) -> None:
+    """PEFT saves one fan_in_fan_out for both, as the last layer of the model left it."""
+    wide, square, head = normal(4, 12), normal(4, 4), normal(4, 4, seed=1)
+    tensors = {"transformer.h.0.attn.c_attn.weight": wide, "transformer.h.0.attn.c_proj.weight": square}
+    model = save_single(tmp_path, {**tensors, "score.weight": head}, {"model_type": "gpt2"})
+    for weight, shape, expected in [
+        ("transformer.h.0.attn.c_attn.weight", (12, 4), wide.mT),
+        ("transformer.h.0.attn.c_proj.weight", (4, 4), square.mT),
+        ("score.weight", (4, 4), head),
+    ]:
+        assert torch.equal(base_of(model, update_of(weight, shape, transposed=flag)), expected)
 
 
 @pytest.mark.parametrize("config", [None, {}, {"tie_word_embeddings": False}])
@@ -114,6 +143,20 @@ def test_experts_of_a_fused_tensor_lie_either_way(tmp_path: Path) -> None:
     assert torch.equal(base_of(model, expert_of("s", (4, 4), 0, transposed=True)), square[0].mT)
     assert refused(model, expert_of("p", (6, 4), 3)).code == "reference_mismatch"
     assert refused(model, expert_of("p", (5, 4), 0)).code == "reference_mismatch"
+
+
+@pytest.mark.parametrize("inter", [4, 2])
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_square_experts_lie_as_their_siblings(tmp_path: Path, inter: int, by_columns: bool) -> None:
+    """gpt-oss has hidden = inter and stores (in, out); with hidden = 2·inter it is gate_up_proj that is
+    square."""
+    hidden, prefix = 4, "model.layers.0.mlp.experts"
+    weights = {"gate_up_proj": normal(3, 2 * inter, hidden), "down_proj": normal(3, hidden, inter)}
+    stored = {f"{prefix}.{name}": W.mT if by_columns else W for name, W in weights.items()}
+    model = save_single(tmp_path, stored)
+    for name, W in weights.items():
+        shape = (W.shape[1], W.shape[2])
+        assert torch.equal(base_of(model, expert_of(f"{prefix}.{name}", shape, 1)), W[1])
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def is_randomised(M: Tensor, k: int) -> bool:
     return min(M.shape) > max(EXACT_SIDE, (POWER_ITERATIONS + 1) * k)
 
 
-# Of 1/√i, σ_k and σ_{k+1} differ by 1.6 %: keeping only the last power iterate leaves several degrees there.
+# Of 1/√i, σ_k and σ_{k+1} differ by 1.6 %: keeping only the last power iterate leaves 8 degrees there.
 @pytest.mark.parametrize(
-    ("power", "degrees", "relative"), [(0.5, 2.0, 3e-4), (1.0, 0.05, 1e-6), (2.0, 0.02, 1e-5)]
+    ("power", "degrees", "relative"), [(0.5, 0.5, 1e-5), (1.0, 0.01, 1e-6), (2.0, 0.02, 1e-5)]
 )
 @pytest.mark.parametrize("shape", [(900, 700), (700, 900)])
 def test_decaying_spectra_agree_with_the_exact_svd(
@@ -132,7 +132,7 @@ def test_a_matrix_that_is_mostly_zeros() -> None:
 def test_vectors_of_small_values_are_orthonormal() -> None:
     sigma = 10.0 ** -torch.linspace(0, 6, 60, dtype=torch.float64)
     M, _, _ = with_spectrum(500, 400, sigma, seed=2)
-    assert is_randomised(M, 60) is (min(M.shape) > 380)
+    assert is_randomised(M, 60)
     found = leading_triplets(M.float(), 60)
     assert found.k > 40
     for side in (found.U, found.V):

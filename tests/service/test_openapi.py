@@ -80,7 +80,7 @@ def served(broker_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             )
         )
     )
-    running.services.store.heartbeat_worker("one", 600)
+    running.services.store.heartbeat_worker("io+spectral@one", 600)
     JOBS[:] = [repaired(running.services).id, ended(running.services, "failed").id]
     yield running
     JOBS.clear()

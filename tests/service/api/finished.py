@@ -12,6 +12,7 @@ from service.jobs.records import BlobRef, JobRecord, new_job_id
 from tests.service.api.adapters import folder, tar_gz
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+PAGE = "<!doctype html><title>‖ΔW‖</title>".encode()
 
 
 def queued(services: Services, **fields: Any) -> JobRecord:
@@ -45,6 +46,7 @@ def repaired(services: Services, files: dict[str, bytes] | None = None) -> JobRe
     record = queued(services)
     lease = begun(services, record)
     archive, report = put(services, tar_gz(files)), put(services, b'{"schema_version":"1.0"}')
+    page = put(services, PAGE)
     return services.store.finish(
         lease,
         "succeeded",
@@ -57,6 +59,7 @@ def repaired(services: Services, files: dict[str, bytes] | None = None) -> JobRe
         output={name: put(services, content) for name, content in files.items()},
         archive=archive,
         report=report,
+        report_html=page,
     )
 
 

@@ -32,9 +32,9 @@ def test_what_is_not_served(client: TestClient) -> None:
     problem(client.get("/nosuch"), 404, "not_found")
     problem(client.get("/jobs/"), 404, "not_found")
     for method, path, allow in (
-        ("PATCH", "/jobs", "GET"),
+        ("PATCH", "/jobs", "GET, HEAD"),
         ("POST", "/jobs/x/adapter", "GET, HEAD"),
-        ("POST", "/jobs/x", "GET, DELETE"),
+        ("POST", "/jobs/x", "GET, HEAD, DELETE"),
         ("GET", "/repair", "POST"),
     ):
         answer = client.request(method, path)
@@ -78,8 +78,11 @@ def test_readiness_names_what_is_missing(
     client: TestClient, services: Services, tmp_path: Path, settings: ServiceSettings
 ) -> None:
     found = problem(client.get("/readyz"), 503, "not_ready")
-    assert [item["pointer"] for item in found["errors"]] == ["/worker"]
-    services.store.heartbeat_worker("one", 60)
+    assert [item["pointer"] for item in found["errors"]] == ["/worker", "/worker"]
+    services.store.heartbeat_worker("spectral+train@one", 60)
+    found = problem(client.get("/readyz"), 503, "not_ready")
+    assert [item["detail"] for item in found["errors"]] == ["No live worker serves the queue io."]
+    services.store.heartbeat_worker("io@two", 60)
     assert client.get("/readyz").status_code == 200
     (tmp_path / "file").write_text("in the way")
     blocked = create_app(settings.model_copy(update={"storage_url": f"file://{tmp_path}/file/blobs"}))

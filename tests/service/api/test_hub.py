@@ -141,6 +141,16 @@ def test_what_is_not_there_is_told_in_the_hubs_words(
             assert client.head(path).headers["x-error-code"] == code
 
 
+def test_what_else_the_hub_serves_of_a_repository_is_not_said_to_be_a_missing_one(
+    client: TestClient, repo: str
+) -> None:
+    for path in ("refs", "commits/main", "nosuch/"):
+        answer = client.get(f"/api/models/{repo}/{path}")
+        problem(answer, 404, "not_found")
+        assert "x-error-code" not in answer.headers
+    assert client.get("/api/models/repaired/nosuch/refs").headers["x-error-code"] == "RepoNotFound"
+
+
 @pytest.fixture
 def served(running: Running) -> tuple[str, str]:
     return running.url, f"repaired/{repaired(running.services, FILES).id}"

@@ -33,7 +33,15 @@ def test_filters(client: TestClient, services: Services) -> None:
 
 
 def test_a_page_is_asked_for_rightly(client: TestClient) -> None:
-    for query in ("limit=0", "limit=201", "limit=x", "status=done", "kind=other"):
+    for query in (
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "status=done",
+        "kind=other",
+        "cursor=garbage",
+        "cursor=%00",
+    ):
         found = problem(client.get(f"/jobs?{query}"), 422, "request_invalid")
         assert found["errors"][0]["pointer"] == f"/query/{query.split('=')[0]}"
 

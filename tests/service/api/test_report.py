@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from service.api.state import Services
 from tests.service.api.adapters import folder, tar_gz
 from tests.service.api.answers import problem
-from tests.service.api.finished import begun, ended, queued, repaired
+from tests.service.api.finished import PAGE, begun, ended, queued, repaired
 
 
 def test_the_report(client: TestClient, services: Services) -> None:
@@ -18,11 +18,51 @@ def test_the_report(client: TestClient, services: Services) -> None:
     assert answer.json() == {"schema_version": "1.0"}
     assert record.report is not None
     assert answer.headers["etag"] == f'"{record.report.sha256}"'
-    for accept in ("*/*", "application/*", "text/html, application/json;q=0.5"):
-        assert client.get(f"/jobs/{record.id}/report", headers={"Accept": accept}).status_code == 200
+    assert answer.headers["vary"] == "Accept"
+    for accept in ("*/*", "application/*", "text/html;q=0.5, application/json", "text/html;q=0, */*"):
+        same = client.get(f"/jobs/{record.id}/report", headers={"Accept": accept})
+        assert (same.content, same.headers["content-type"]) == (answer.content, "application/json")
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/sarif+json", "application/json;q=0"])
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/html",
+        "text/*",
+        "text/html, application/json;q=0.5",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",  # a browser's
+    ],
+)
+def test_the_report_as_a_page(client: TestClient, services: Services, accept: str) -> None:
+    record = repaired(services)
+    path = f"/jobs/{record.id}/report"
+    answer = client.get(path, headers={"Accept": accept})
+    assert (answer.status_code, answer.content) == (200, PAGE)
+    etag = f'"{hashlib.sha256(PAGE).hexdigest()}"'
+    policy = answer.headers["content-security-policy"]
+    assert {"default-src 'none'", "frame-ancestors 'none'", "sandbox"} <= set(policy.split("; "))
+    assert "script-src" not in policy
+    told = {name: answer.headers[name] for name in ("content-type", "vary", "etag", "x-content-type-options")}
+    assert told == {
+        "content-type": "text/html; charset=utf-8",
+        "vary": "Accept",
+        "etag": etag,
+        "x-content-type-options": "nosniff",
+    }
+    unchanged = client.get(path, headers={"Accept": accept, "If-None-Match": etag})
+    assert (unchanged.status_code, unchanged.content, unchanged.headers["vary"]) == (304, b"", "Accept")
+    json_form = client.get(path, headers={"If-None-Match": etag})
+    assert json_form.status_code == 200, "the page's tag is not the JSON's"
+
+
+def test_a_page_that_is_not_there_yet_is_a_problem(client: TestClient, services: Services) -> None:
+    answer = client.get(f"/jobs/{queued(services).id}/report", headers={"Accept": "text/html"})
+    problem(answer, 409, "job_not_finished")
+
+
+@pytest.mark.parametrize(
+    "accept", ["image/png", "application/sarif+json", "application/json;q=0", "text/html;q=0"]
+)
 def test_other_representations_of_the_report_are_not_served(
     client: TestClient, services: Services, accept: str
 ) -> None:

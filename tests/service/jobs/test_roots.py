@@ -42,7 +42,7 @@ def test_no_roots_no_paths(root: Path) -> None:
         check_model_path(str(root / "model"), [])
 
 
-@pytest.mark.parametrize("name", ["file", "missing"])
+@pytest.mark.parametrize("name", ["file", "missing", "x" * 300, "x/" * 2000])
 def test_what_is_no_folder_is_not_found(root: Path, name: str) -> None:
     with pytest.raises(RequestError) as refused:
         check_model_path(str(root / name), [root])

@@ -267,6 +267,20 @@ def test_a_deleted_job_leaves_nothing(store: JobStore, redis_client: "redis.Redi
     assert [key for key in left if record.id in key] == []
 
 
+def test_every_result_goes_with_its_job(store: JobStore) -> None:
+    record = store.create(new_record(input={"a": blob("a")}))
+    store.finish(
+        acquired(store, record),
+        "succeeded",
+        output={"f": blob("file")},
+        archive=blob("archive"),
+        report=blob("report"),
+        report_html=blob("page"),
+    )
+    left = {blob(name).sha256 for name in ("a", "file", "archive", "report", "page")}
+    assert set(store.delete(record.id)) == left
+
+
 def test_workers_that_stopped_beating_are_forgotten(store: JobStore) -> None:
     store.heartbeat_worker("a", 30)
     store.heartbeat_worker("b", 0.02)
