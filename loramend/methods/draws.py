@@ -14,6 +14,13 @@ def generator(seed: int, *names: str) -> torch.Generator:
 
 def orthonormal(rows: int, k: int, source: torch.Generator) -> Tensor:
     """A uniformly random subspace: (rows, min(k, rows)) with orthonormal columns, float64."""
-    G = torch.randn(rows, min(k, rows), generator=source)  # drawn several times as fast as in float64
-    Q: Tensor = torch.linalg.qr(G.double()).Q
-    return Q
+    k = min(k, rows)
+    G = torch.randn(rows, k, generator=source).double()  # drawn several times as fast as in float64
+    if rows < 4 * k:
+        Q: Tensor = torch.linalg.qr(G).Q
+        return Q
+    # A tall Gaussian matrix is so well conditioned that the Cholesky factor of its Gram matrix gives Q to
+    # float64's last digits, in a third of a QR's time.
+    L: Tensor = torch.linalg.cholesky(G.mT @ G)
+    basis: Tensor = torch.linalg.solve_triangular(L, G.mT, upper=False).mT
+    return basis
