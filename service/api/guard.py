@@ -85,7 +85,9 @@ class Guard:
         known = sum(hmac.compare_digest(digest, key) for key in self._keys)
         if scheme.lower() != "bearer" or not known:
             raise RequestError(
-                "unauthorized", "Send an API key as `Authorization: Bearer <key>`; Hub clients send HF_TOKEN."
+                "unauthorized",
+                "Send an API key as `Authorization: Bearer <key>`: loramend pull takes it from "
+                "LORAMEND_API_KEY, Hub clients from HF_TOKEN.",
             )
 
     def _check_local(self, scope: Scope, headers: Headers) -> None:
