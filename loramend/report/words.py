@@ -57,10 +57,15 @@ def describe_repair(steps: Sequence[Step], modules: Sequence[ModuleReport], tota
     sentences = [f"Repaired by {names}; {changed} of {totals.modules} modules changed."]
     if totals.distance is not None and totals.norm_after is not None:
         sentences.append(
-            f"The update moved by {totals.distance:.1%} of its norm; ‖ΔW‖ over all modules went from "
+            f"The update moved by {_moved(totals.distance)} its norm; ‖ΔW‖ over all modules went from "
             f"{totals.norm_before:.4g} to {totals.norm_after:.4g}."
         )
     return sentences
+
+
+def _moved(distance: float) -> str:
+    """A relative distance in words that precede "its norm"."""
+    return f"{distance:.1%} of" if distance < 2 else f"{distance:.1f} times"
 
 
 def summary(
