@@ -36,7 +36,7 @@ _MALFORMED = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile, of a compression it does not know
     ValueError,
     OverflowError,
     IndexError,

@@ -1,11 +1,14 @@
 """CSU's closed form on any pair of subspaces: shared by csu, random_subspace and the placebo controls."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from loramend.adapter.model import Update
 from loramend.contracts.steps import CsuStep, RandomSubspaceStep
+from loramend.methods.base import Outcome, left_alone, refactored
 from loramend.spectrum.factored import Factored, Factors, from_svd, svd, truncate
 from loramend.spectrum.split import split
 
@@ -87,3 +90,23 @@ def _by_direction(X: Factored, U: Tensor | None, V: Tensor | None, penalty: floa
         "factor_max": float(factor.max()),
     }
     return Correction(from_svd(usv._replace(S=usv.S * factor), X.A.shape[0]), 0.0, values)
+
+
+def outcome(
+    update: Update,
+    U: Tensor,
+    V: Tensor,
+    params: CsuStep | RandomSubspaceStep,
+    values: Mapping[str, float],
+) -> Outcome:
+    """The correction as a step's outcome, `values` before its own; penalty 0 leaves the update alone."""
+    correction = correct(update, U, V, params)
+    values = {**values, **correction.values}
+    if params.penalty == 0:
+        return left_alone(update, "penalty 0 leaves the update as it is", values)
+    return Outcome(
+        name=update.name,
+        update=refactored(update, correction.factors),
+        values=values,
+        truncation_loss=correction.truncation_loss,
+    )

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from loramend.adapter.model import Adapter, Update
 from loramend.contracts.steps import CsuStep
-from loramend.methods.base import ZERO_UPDATE, Context, Outcome, left_alone, refactored
-from loramend.methods.correction import correct
+from loramend.methods.base import ZERO_UPDATE, Context, Outcome, left_alone
+from loramend.methods.correction import outcome
 from loramend.spectrum.factored import norm
 
 
@@ -33,13 +33,5 @@ def _corrected(update: Update, params: CsuStep, context: Context) -> Outcome:
     )
     if subspace.k == 0 or subspace.norm == 0:
         return left_alone(update, "base and aligned weight are equal: no displacement to compare with")
-    correction = correct(update, subspace.U, subspace.V, params)
-    values = {"k": float(subspace.k), "displacement_energy": subspace.energy, **correction.values}
-    if params.penalty == 0:
-        return left_alone(update, "penalty 0 leaves the update as it is", values)
-    return Outcome(
-        name=update.name,
-        update=refactored(update, correction.factors),
-        values=values,
-        truncation_loss=correction.truncation_loss,
-    )
+    values = {"k": float(subspace.k), "displacement_energy": subspace.energy}
+    return outcome(update, subspace.U, subspace.V, params, values)

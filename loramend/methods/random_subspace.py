@@ -12,8 +12,8 @@ from torch import Tensor
 
 from loramend.adapter.model import Adapter, Update
 from loramend.contracts.steps import RandomSubspaceStep
-from loramend.methods.base import ZERO_UPDATE, Context, Outcome, left_alone, refactored
-from loramend.methods.correction import correct
+from loramend.methods.base import ZERO_UPDATE, Context, Outcome, left_alone
+from loramend.methods.correction import outcome
 from loramend.methods.draws import generator, orthonormal
 from loramend.spectrum.factored import norm
 
@@ -36,13 +36,4 @@ def _corrected(update: Update, params: RandomSubspaceStep, seed: int) -> Outcome
     if float(norm(update)) == 0:
         return left_alone(update, ZERO_UPDATE)
     U, V = random_pair(update, params.k, seed)
-    correction = correct(update, U, V, params)
-    values = {"k": float(U.shape[1]), **correction.values}
-    if params.penalty == 0:
-        return left_alone(update, "penalty 0 leaves the update as it is", values)
-    return Outcome(
-        name=update.name,
-        update=refactored(update, correction.factors),
-        values=values,
-        truncation_loss=correction.truncation_loss,
-    )
+    return outcome(update, U, V, params, {"k": float(U.shape[1])})

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,8 +150,8 @@ def test_a_commit_that_came_between_is_built_upon(
     real = HfApi.preupload_lfs_files
     between: list[str] = []
 
-    def slow(self: HfApi, *args: object, **kwargs: object) -> None:
-        real(self, *args, **kwargs)  # type: ignore[arg-type]  # passed through
+    def slow(self: HfApi, *args: Any, **kwargs: Any) -> None:
+        real(self, *args, **kwargs)
         if not between:
             between.append(hub.put("alice/fixed", {"notes.txt": b"in between"}, private=True))
 

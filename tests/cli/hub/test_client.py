@@ -1,5 +1,6 @@
 """How a Hub's failures are told, without any Hub."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -12,8 +13,8 @@ from loramend.cli.hub.environment import environment
 from loramend.contracts.errors import JobError, LoramendError, RequestError
 
 
-def hub(tmp_path: Path, **options: object) -> Hub:
-    return Hub(cache_dir=tmp_path, endpoint="http://hub.test", pause=0, **options)  # type: ignore[arg-type]
+def hub(tmp_path: Path, *, token: str | None = None, attempts: int = 4) -> Hub:
+    return Hub(cache_dir=tmp_path, endpoint="http://hub.test", token=token, pause=0, attempts=attempts)
 
 
 def test_only_the_public_hub_speaks_xet() -> None:
@@ -29,7 +30,7 @@ def test_only_the_public_hub_speaks_xet() -> None:
 def test_what_passes_is_tried_again_and_what_does_not_is_not(tmp_path: Path) -> None:
     tries: list[HfApi] = []
 
-    def fail(error: Exception) -> object:
+    def fail(error: Exception) -> Callable[[HfApi], object]:
         def work(api: HfApi) -> object:
             tries.append(api)
             raise error
@@ -41,14 +42,14 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(tmp_path: Path) -> 
     for error, expected in ((httpx2.ConnectError("no"), 3), (wrapped, 3), (ValueError("not JSON"), 1)):
         tries.clear()
         with pytest.raises(JobError) as caught:
-            hub(tmp_path, attempts=3).call("a/b", fail(error))  # type: ignore[arg-type]
+            hub(tmp_path, attempts=3).call("a/b", fail(error))
         assert caught.value.code == "hub_unavailable"
         assert len(tries) == expected
     with pytest.raises(RequestError) as refused:
-        hub(tmp_path).call("a/b", fail(HFValidationError("bad")))  # type: ignore[arg-type]
+        hub(tmp_path).call("a/b", fail(HFValidationError("bad")))
     assert refused.value.code == "hub_not_found"
     with pytest.raises(OSError, match="No space"):
-        hub(tmp_path).call("a/b", fail(OSError(28, "No space left on device")))  # type: ignore[arg-type]
+        hub(tmp_path).call("a/b", fail(OSError(28, "No space left on device")))
 
 
 def test_our_own_errors_pass_through(tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
 """Jobs that a worker would have finished, written through the job store."""
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 from loramend.contracts.job import JobResult, JobStatus
-from loramend.contracts.request import Source
 from service.api.state import Services
 from service.jobs.lease import Lease
-from service.jobs.records import BlobRef, JobRecord, new_job_id
+from service.jobs.records import BlobRef, JobRecord
 from tests.service.api.adapters import folder, tar_gz
+from tests.service.jobs.jobs import new_record
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 PAGE = "<!doctype html><title>‖ΔW‖</title>".encode()
@@ -17,15 +16,7 @@ PAGE = "<!doctype html><title>‖ΔW‖</title>".encode()
 
 def queued(services: Services, **fields: Any) -> JobRecord:
     """A repair that nobody has begun."""
-    given = {
-        "id": new_job_id(),
-        "kind": "repair",
-        "status": "queued",
-        "created_at": datetime.now(UTC),
-        "source": Source(upload="0" * 64),
-        "threat": "poisoned_adapter",
-    }
-    return services.store.create(JobRecord.model_validate(given | fields))
+    return services.store.create(new_record(**fields))
 
 
 def begun(services: Services, record: JobRecord) -> Lease:
