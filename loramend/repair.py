@@ -2,26 +2,47 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from loramend.adapter.capability import subspace_blockers
 from loramend.adapter.model import Adapter, Update
 from loramend.adapter.write import as_written
+from loramend.contracts.data import EvaluationSpec
+from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import AdapterError, ReferenceModelError
+from loramend.contracts.evidence import TrainingReport
 from loramend.contracts.job import Phase, Progress
 from loramend.contracts.report import ModuleReport, PlaceboComparison, Report, StepOutcome, Totals
-from loramend.contracts.steps import CsuStep, RestoreStep, SafeLoraStep, Step, SubspaceStep, Threat, needs_of
-from loramend.methods.base import Context, Outcome
+from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import (
+    CsuStep,
+    RestoreStep,
+    SafeLoraStep,
+    Step,
+    SubspaceStep,
+    needs_of,
+)
+from loramend.data.examples import Corpus
+from loramend.evaluation.repaired import evaluate_repair
+from loramend.evaluation.run import check_evaluation
+from loramend.methods.base import Context, Method, Outcome
+from loramend.methods.clean_subspace import clean_subspace
 from loramend.methods.controls import compare
 from loramend.methods.registry import METHODS
+from loramend.methods.rora import rora
 from loramend.reference.models import References
 from loramend.reference.open import open_references
 from loramend.report.measure import Measured, measure
 from loramend.report.provenance import Stopwatch
-from loramend.report.summary import adapter_summary
+from loramend.report.summary import adapter_summary, data_read
 from loramend.report.words import caveats, summary
 from loramend.spectrum.factored import cosine, distance, norm
+from loramend.training.open import check_text, open_session
+from loramend.training.session import Checkpoints, Session
 
 OnProgress = Callable[[Progress], None]
 
@@ -78,18 +99,30 @@ def repair(
     device: str | torch.device = "cpu",
     on_progress: OnProgress = _silent,
     source: Mapping[str, str] | None = None,
+    corpus: Corpus | None = None,
+    evaluation: EvaluationSpec | None = None,
+    model: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Adapter, Report]:
     """Take the steps in order and report what changed; the adapter given is not touched.
 
     The result is rounded to the dtype it will be written in, and the report's numbers after the repair are
-    those of
-    the rounded one. Arguments as for `inspect`. Raises ReferenceModelError `reference_required` where a
-    step needs a
-    model that was not given, and whatever the methods raise.
+    those of the rounded one. Arguments as for `inspect`, and
+
+    corpus      text to learn from and to be measured on
+    evaluation  what to measure before and after; None with clean data given measures on its held-out share
+    model       the base model's folder with config and tokenizer: steps that learn from text, and an
+                evaluation, run it
+    checkpoints where training leaves its state, to go on after its process died
+
+    Raises ReferenceModelError `reference_required` where a step needs a model that was not given, DataError
+    `data_required` where one needs text, and whatever the methods raise.
     """
     watch = Stopwatch()
     references = references or open_references(None, None)
     _check(adapter, steps, references)
+    corpus = corpus or Corpus()
+    check_text(steps, corpus, evaluation, model)
     context = Context(references=references, device=torch.device(device), seed=seed)
     split = _split_of(steps)
     before = measure(adapter, references, split=split, on_module=_ticker(adapter, "measure", 2, on_progress))
@@ -101,16 +134,38 @@ def repair(
     on_control = _ticker(
         adapter, "controls", sum(isinstance(step, SUBSPACE_STEPS) for step in steps), on_progress
     )
+    session = open_session(
+        adapter,
+        steps,
+        corpus,
+        evaluation,
+        model,
+        threat=threat,
+        seed=seed,
+        device=context.device,
+        on_progress=on_progress,
+        checkpoints=checkpoints,
+    )
+    if session is not None and evaluation is not None:
+        check_evaluation(session.host, corpus, evaluation)
+    training: list[TrainingReport] = []
     for index, step in enumerate(steps):
-        changed: dict[str, Update] = {}
-        ranks: dict[str, int] = {}
-        for outcome in METHODS[step.type](current, step, context):
-            changed[outcome.name] = outcome.update
-            ranks[outcome.name] = int(outcome.values.get("k", 0))
+        if isinstance(step, RoraStep):
+            assert session is not None, "check_text saw to it"
+            taken = rora(current, step, context, session, index)
+            changes, repaired = list(taken.outcomes), taken.adapter
+            training.append(taken.report)
+        else:
+            method = _method(step, session)
+            changes = []
+            for outcome in method(current, step, context):
+                changes.append(outcome)
+                on_step(outcome.name)
+            repaired = current.with_updates({outcome.name: outcome.update for outcome in changes})
+        for outcome in changes:
             outcomes[outcome.name].append(_step_outcome(step, current.updates[outcome.name], outcome))
-            on_step(outcome.name)
-        repaired = current.with_updates(changed)
         if isinstance(step, SUBSPACE_STEPS):
+            ranks = {outcome.name: int(outcome.values.get("k", 0)) for outcome in changes}
             placebo.append(
                 compare(index, step, current.updates, repaired.updates, ranks, context, on_control)
             )
@@ -128,20 +183,35 @@ def repair(
         for name, update in adapter.updates.items()
     ]
     totals = _totals(adapter, current)
+    evaluated = None
+    if session is not None:
+        like = next((step for step in steps if isinstance(step, RoraStep)), None)
+        evaluated = evaluate_repair(session, current, corpus, evaluation, like)
     report = Report(
         kind="repair",
         threat=threat,
-        summary=summary(adapter, steps, modules, totals, placebo),
+        summary=summary(adapter, steps, modules, totals, placebo, training, evaluated),
         adapter=adapter_summary(adapter),
         steps=list(steps),
         totals=totals,
         modules=modules,
         placebo=placebo,
+        training=training,
+        evaluation=evaluated,
+        data=data_read(corpus),
         references=references.read(),
-        caveats=caveats(adapter, steps),
+        caveats=caveats(adapter, steps, threat, evaluated),
         provenance=watch.provenance(device=context.device, seed=seed, source=source or {}),
     )
     return current, report
+
+
+def _method(step: Step, session: Session | None) -> Method[Any]:
+    """The step's method, with the session in hand where it runs the model."""
+    if step.text is None:
+        return METHODS[step.type]
+    assert session is not None, "check_text saw to it"
+    return partial(clean_subspace, session=session)
 
 
 def _check(adapter: Adapter, steps: Sequence[Step], references: References) -> None:

@@ -14,7 +14,7 @@ def as_loramend_error(error: BaseException) -> LoramendError | None:
         return error
     if _out_of_memory(error):
         return JobError(
-            "out_of_memory", "The job ran out of memory on the worker. Try a smaller rank or model."
+            "out_of_memory", "The job ran out of memory on the worker. Try a smaller model, rank or batch."
         )
     if isinstance(error, SoftTimeLimitExceeded):
         return JobError("timed_out", "The job took longer than the worker allows.")

@@ -1,6 +1,7 @@
 """Keeping a job's lease, and noticing when its work must stop."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -48,7 +49,9 @@ class Keeper:
         if not new and time.monotonic() - self._told < self._period:
             return
         self._phase = progress.phase
-        record = self._store.progress(self._lease, progress)
+        # JSON has no NaN, and a job whose loss is one must stay readable.
+        values = {name: value for name, value in progress.values.items() if math.isfinite(value)}
+        record = self._store.progress(self._lease, progress.model_copy(update={"values": values}))
         self._told = time.monotonic()
         _stop_if_canceled(record.cancel_requested)
 

@@ -9,14 +9,16 @@ from pydantic import ValidationError
 from loramend.adapter.check import check_files
 from loramend.contracts.errors import LoramendError, ReferenceModelError
 from loramend.contracts.request import ModelRef
-from loramend.contracts.steps import Need, Step, default_recipe, needs_of
+from loramend.contracts.step_base import Need
+from loramend.contracts.steps import Step, default_recipe, needs_of
 from service.jobs.records import FetchedModel, JobRecord
 from service.jobs.roots import check_model_path
 from worker.hub import fetch_model
 from worker.job import Work, adapter_config, materialise
 from worker.settings import WorkerSettings
 
-ROLES: tuple[Need, ...] = ("base", "aligned")
+# Asks for a base, and can do without.
+_DEFAULT = "The default recipe"
 
 
 def wanted_models(
@@ -25,21 +27,20 @@ def wanted_models(
     """The models a job reads: those the request names, and where a repair needs a base and names none, the
     one that the adapter's own config names.
 
-    Raises ReferenceModelError `reference_required` where a step needs a base and the config's cannot be
-    fetched.
+    Raises ReferenceModelError `reference_required` where a step or the evaluation needs a base and the
+    config's cannot be fetched.
     """
     wanted: dict[Need, ModelRef] = {}
     if record.base is not None:
         wanted["base"] = record.base
-    elif record.kind == "repair" and (record.steps is None or "base" in needs_of(record.steps)):
+    elif record.kind == "repair" and (asking := _asks_for_base(record)):
         own = _own_base(config, settings)
         if own is not None:
             wanted["base"] = own
-        elif record.steps is not None:
-            step = next(step.type for step in record.steps if "base" in step.needs)
+        elif asking != _DEFAULT:
             raise ReferenceModelError(
                 "reference_required",
-                f"Step {step} needs the base model, and the adapter's config names none that can be fetched: "
+                f"{asking} needs the base model, and the adapter's config names none that can be fetched: "
                 "give `base`.",
                 where="/base",
             )
@@ -49,14 +50,15 @@ def wanted_models(
 
 
 def steps_of(record: JobRecord) -> list[Step]:
-    """The steps to take: those asked for, or the default recipe for the models at hand. Raises RequestError
-    `no_default_recipe`."""
+    """The steps to take: those asked for, or the default recipe for the models and text at hand. Raises
+    RequestError `no_default_recipe`."""
     if record.steps is not None:
         return list(record.steps)
     return default_recipe(
         record.threat or "poisoned_adapter",
         base="base" in record.references,
         aligned="aligned" in record.references,
+        text=record.text_given,
     )
 
 
@@ -67,8 +69,11 @@ def local_model(path: str, role: Need, settings: WorkerSettings) -> FetchedModel
 
 
 def download_models(work: Work, wanted: Mapping[Need, ModelRef], adapter: Path) -> dict[Need, FetchedModel]:
-    """Every model wanted, downloaded into the cache or found under the roots. Of the Hub's only the shards
-    that the adapter in the folder `adapter` is measured against are taken."""
+    """Every model wanted, downloaded into the cache or found under the roots.
+
+    Of the Hub's only the shards that the adapter in the folder `adapter` is measured against are taken, but
+    all of a base that the job runs, with its tokenizer.
+    """
     limits = work.settings.adapter_limits()
     needed = {module.weight for module in check_files(adapter, limits).layout.modules}
     models: dict[Need, FetchedModel] = {}
@@ -77,10 +82,20 @@ def download_models(work: Work, wanted: Mapping[Need, ModelRef], adapter: Path) 
             models[role] = local_model(ref.path, role, work.settings)
             continue
         folder, name = fetch_model(
-            ref, work.token(), work.settings, needed, work.keeper.on_progress, where=f"/{role}"
+            ref,
+            work.token(),
+            work.settings,
+            needed,
+            work.keeper.on_progress,
+            whole=role == "base" and work.record.runs_model,
+            where=f"/{role}",
         )
         models[role] = FetchedModel(
-            name=name, path=str(folder), hub_id=ref.hub_id, revision=name.rpartition("@")[2]
+            name=name,
+            path=str(folder),
+            hub_id=ref.hub_id,
+            revision=name.rpartition("@")[2],
+            files=tuple(sorted(path.name for path in folder.iterdir())),
         )
     return models
 
@@ -105,7 +120,20 @@ def settle_models(work: Work) -> bool:
 
 
 def _is_here(model: FetchedModel) -> bool:
-    return model.path is not None and Path(model.path).is_dir()
+    """Whether all of it lies on this machine: another job may have fetched a part."""
+    if model.path is None:
+        return False
+    folder = Path(model.path)
+    return folder.is_dir() and all((folder / name).exists() for name in model.files)
+
+
+def _asks_for_base(record: JobRecord) -> str | None:
+    """Who needs the base model of a repair, None where nobody does."""
+    if record.steps is not None and "base" in needs_of(record.steps):
+        return f"Step {next(step.type for step in record.steps if 'base' in step.needs)}"
+    if record.evaluation is not None:
+        return "The evaluation"
+    return _DEFAULT if record.steps is None else None
 
 
 def _own_base(config: Mapping[str, Any], settings: WorkerSettings) -> ModelRef | None:

@@ -58,7 +58,7 @@ def _phase(
             from worker.transfer import transfer
 
             return transfer(work)
-        from worker.spectral import measure_or_repair
+        from worker.compute import measure_or_repair
 
         return measure_or_repair(work)
 

@@ -3,6 +3,7 @@
 from loramend.contracts.job import JobResult
 from service.jobs.intake import take_folder
 from service.jobs.records import Queue
+from worker.data import fetch_data
 from worker.hub import fetch_adapter
 from worker.job import Work, adapter_config, materialise
 from worker.models import download_models, wanted_models
@@ -38,10 +39,11 @@ def _fetch(work: Work) -> "Queue":
         work.update(input=files, source_resolved={"hub_id": hub_id, "revision": commit})
     else:
         materialise(record.input, folder, work.tools.storage)
+    fetch_data(work)
     wanted = wanted_models(work.record, adapter_config(work.record, work.tools.storage), settings)
     if wanted:
         work.update(references=download_models(work, wanted, folder))
-    return "spectral"
+    return work.record.compute_queue
 
 
 def _publish(work: Work) -> JobResult:

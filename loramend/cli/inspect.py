@@ -6,6 +6,7 @@ import typer
 
 from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
+from loramend.cli.signals import interrupts_held
 
 
 @fails_in_one_line
@@ -19,9 +20,10 @@ def inspect(
     cache: options.Cache = options.DEFAULT_CACHE,
 ) -> None:
     """Measure an adapter: its spectrum, and how it lies to its base and aligned model."""
-    from loramend import repair as pipeline
-    from loramend.cli.tables import print_report
-    from loramend.cli.work import prepared
+    with interrupts_held():
+        from loramend import repair as pipeline
+        from loramend.cli.tables import print_report
+        from loramend.cli.work import prepared
 
     with prepared(adapter, base, aligned, device=device, cache=cache) as work:
         report = pipeline.inspect(

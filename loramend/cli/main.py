@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from loramend.cli.evaluate import evaluate
 from loramend.cli.inspect import inspect
 from loramend.cli.pull import pull
 from loramend.cli.repair import repair
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(inspect)
 app.command()(repair)
+app.command()(evaluate)
 app.command()(serve)
 app.command()(pull)
 

@@ -26,10 +26,14 @@ _WORDS: dict[Phase, str] = {
     "fetch": "Fetching",
     "measure": "Measuring",
     "repair": "Repairing",
+    "train": "Training",
+    "evaluate": "Evaluating",
     "controls": "Placebo controls",
     "write": "Writing",
     "publish": "Publishing",
 }
+
+_VALUES = {"omega": "Ω", "samples_per_second": "samples/s"}
 
 
 class _Amount(ProgressColumn):
@@ -70,8 +74,15 @@ def progress_on_stderr() -> Iterator[Callable[[Step], None]]:
                 tasks[step.phase],
                 completed=step.done,
                 total=step.total or None,
-                detail=printable(step.detail)[-60:],
+                detail=_detail(step),
                 unit=step.unit,
             )
 
         yield show
+
+
+def _detail(step: Step) -> str:
+    """What is being worked on, or while training its numbers."""
+    if not step.values:
+        return printable(step.detail)[-60:]
+    return "  ".join(f"{_VALUES.get(name, name)} {value:.3g}" for name, value in step.values.items())

@@ -14,7 +14,7 @@ from loramend.cli.errors import debugging
 from loramend.cli.found import Found
 from loramend.cli.hub.environment import HUGGINGFACE, environment
 from loramend.contracts.errors import AdapterError, LoramendError, ReferenceModelError
-from loramend.contracts.request import HubId, Revision
+from loramend.contracts.names import HubId, Revision
 
 _HUB_ID: TypeAdapter[str] = TypeAdapter(HubId)
 _REVISION: TypeAdapter[str] = TypeAdapter(Revision)
@@ -37,17 +37,20 @@ def find_adapter(text: str, scratch: Path) -> Found:
         "adapter_not_found",
         f"'{text}' is no file or folder here, nor a Hub ID such as namespace/name or namespace/name@main.",
     )
-    hub_id, revision = _hub_id(text, missing)
-    _prepare_hub_client()
+    hub_id, revision = hub_name(text, missing)
+    prepare_hub_client()
     from loramend.cli.fetch import fetch_adapter
 
     return fetch_adapter(hub_id, revision, scratch)
 
 
-def find_model(text: str | None, role: Literal["base", "aligned"], needed: Collection[str]) -> Found | None:
+def find_model(
+    text: str | None, role: Literal["base", "aligned"], needed: Collection[str], *, whole: bool = False
+) -> Found | None:
     """Where a reference model is: a local folder or .safetensors file, or a Hub ID (`ID@revision`).
 
     needed  names of the tensors that will be read: other shards are not fetched
+    whole   fetch all that it takes to run the model
     Raises ReferenceModelError `reference_not_found`, and what fetching from the Hub raises.
     """
     if text is None:
@@ -58,23 +61,23 @@ def find_model(text: str | None, role: Literal["base", "aligned"], needed: Colle
     missing = ReferenceModelError(
         "reference_not_found", f"'{text}' is no folder here, nor a Hub ID.", where=f"--{role}"
     )
-    hub_id, revision = _hub_id(text, missing)
-    _prepare_hub_client()
+    hub_id, revision = hub_name(text, missing)
+    prepare_hub_client()
     from loramend.cli.fetch import fetch_model
 
-    return fetch_model(hub_id, revision, needed)
+    return fetch_model(hub_id, revision, needed, whole=whole)
 
 
 def is_hub_id(text: str) -> bool:
     """Whether it can be a Hub ID, with or without a revision, and is no path."""
     try:
-        _hub_id(text, AdapterError("adapter_not_found", "not a Hub ID"))
+        hub_name(text, AdapterError("adapter_not_found", "not a Hub ID"))
     except AdapterError:
         return False
     return True
 
 
-def _hub_id(text: str, otherwise: LoramendError) -> tuple[str, str | None]:
+def hub_name(text: str, otherwise: LoramendError) -> tuple[str, str | None]:
     """(ID, revision); raises `otherwise` for what can only be a path, or is neither."""
     if re.match(r"[/.~]", text):
         raise otherwise
@@ -85,7 +88,7 @@ def _hub_id(text: str, otherwise: LoramendError) -> tuple[str, str | None]:
         raise otherwise from None
 
 
-def _prepare_hub_client() -> None:
+def prepare_hub_client() -> None:
     """Settings that huggingface_hub reads when it is imported."""
     for name, value in environment(os.environ.get("HF_ENDPOINT") or HUGGINGFACE).items():
         os.environ.setdefault(name, value)

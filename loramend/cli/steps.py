@@ -2,7 +2,8 @@
 
 from pydantic import ValidationError
 
-from loramend.contracts.steps import STEP_MODELS, STEPS, Step, StepBase
+from loramend.contracts.step_base import StepBase
+from loramend.contracts.steps import STEP_MODELS, STEPS, Step
 
 _NONE = frozenset({"none", "null"})
 

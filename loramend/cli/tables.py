@@ -1,7 +1,7 @@
 """Reports as tables and lines for a terminal."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,7 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from loramend.cli.errors import printable
+from loramend.contracts.evidence import Calibration, Evaluation, Rate, Variant
 from loramend.contracts.report import ModuleReport, Report, Spectrum
+from loramend.evaluation.words import percent
+from loramend.report.charts import setting
 
 _ANY_WIDTH = 10_000
 Cell = Callable[[ModuleReport], str]
@@ -20,10 +23,18 @@ def print_report(report: Report) -> None:
     """The report on stdout: a row a module, then its summary and caveats."""
     for table in inspection_tables(report) if report.kind == "inspect" else [repair_table(report)]:
         _print_whole(table)
-    console = Console(highlight=False)
-    console.print()
-    for line in summary_lines(report):
-        console.print(Text(line), soft_wrap=not sys.stdout.isatty())
+    for trained in report.training:
+        if trained.calibration is not None:
+            _print_whole(calibration_table(trained.calibration))
+    if report.evaluation is not None:
+        _print_whole(evaluation_table(report.evaluation))
+    _print_lines(summary_lines(report))
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """An evaluation on stdout: a row an adapter, then what the numbers say."""
+    _print_whole(evaluation_table(evaluation))
+    _print_lines([printable(sentence) for sentence in evaluation.sentences])
 
 
 def inspection_tables(report: Report) -> list[Table]:
@@ -65,6 +76,38 @@ def repair_table(report: Report) -> Table:
     )
 
 
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The shares of each adapter with their 95% intervals; columns for what was measured alone."""
+    right = "refusals" if evaluation.metric == "refusal" else "right answers"
+    right += "\n(95% interval)"
+    columns: dict[str, Callable[[Variant], Rate | None]] = {
+        right: lambda variant: variant.clean,
+        "attack success": lambda variant: variant.attack,
+        "flips": lambda variant: variant.flips,
+    }
+    shown = {
+        name: share for name, share in columns.items() if any(share(each) for each in evaluation.variants)
+    }
+    table = _plain_table("adapter", shown)
+    for variant in evaluation.variants:
+        table.add_row(Text(variant.name), *(_rate(share(variant)) for share in shown.values()))
+    return table
+
+
+def calibration_table(calibration: Calibration) -> Table:
+    """The candidates that calibration tried, from the strongest repair to the mildest."""
+    table = _plain_table("calibration", ("right answers", "agreement", "within", "chosen"))
+    for candidate in calibration.candidates:
+        table.add_row(
+            Text(setting(candidate)),
+            _rate(candidate.clean),
+            _rate(candidate.agreement),
+            "yes" if candidate.within else "no",
+            "yes" if candidate.chosen else "",
+        )
+    return table
+
+
 def summary_lines(report: Report) -> list[str]:
     """What was read of models, and the report's sentences and caveats, each on its line."""
     read = [
@@ -81,13 +124,25 @@ def _print_whole(table: Table) -> None:
     Console(width=width, highlight=False).print(table)
 
 
+def _print_lines(lines: Sequence[str]) -> None:
+    console = Console(highlight=False)
+    console.print()
+    for line in lines:
+        console.print(Text(line), soft_wrap=not sys.stdout.isatty())
+
+
+def _plain_table(first: str, columns: Iterable[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    table.add_column(Text(first), no_wrap=True)
+    for name in columns:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    return table
+
+
 def _table(modules: Sequence[ModuleReport], columns: dict[str, Cell]) -> Table:
     """One row a module, its name without what all names begin with, which heads the column."""
     prefix = _common_prefix([module.name for module in modules])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
-    table.add_column(Text(f"{printable(prefix)}…" if prefix else "module"), no_wrap=True)
-    for name in columns:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+    table = _plain_table(f"{printable(prefix)}…" if prefix else "module", columns)
     for module in modules:
         name = printable(module.name.removeprefix(prefix))
         table.add_row(Text(name), *(cell(module) for cell in columns.values()))  # Text: a name is no markup
@@ -110,6 +165,10 @@ def _top(spectrum: Spectrum) -> float | None:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
+
+
+def _rate(rate: Rate | None) -> str:
+    return "–" if rate is None else percent(rate)
 
 
 def _field(part: str, name: str) -> Cell:

@@ -1,5 +1,6 @@
-"""What `inspect` and `repair` share: the adapter read, the reference models opened, the device chosen."""
+"""What the commands share: the adapter read, the models found and opened, the device chosen."""
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from loramend.adapter.read import read_adapter
 from loramend.cli.errors import CommandError
 from loramend.cli.progress import progress_on_stderr
 from loramend.cli.source import find_adapter, find_model, is_hub_id
+from loramend.contracts.errors import ReferenceModelError
 from loramend.contracts.job import Progress
 from loramend.reference.models import References
 from loramend.reference.open import open_references
@@ -24,12 +26,14 @@ class Work:
     """Everything a command needs to call the pipeline.
 
     folder  where the files that were read are
+    model   the base model's folder where it is to be run; None where not, or where there is no base
     """
 
     adapter: Adapter
     folder: Path
     source: dict[str, str]
     references: References
+    model: Path | None
     device: str
     on_progress: Callable[[Progress], None]
 
@@ -43,11 +47,17 @@ def prepared(
     device: str | None,
     cache: Path,
     own_base: bool = False,
+    runs_base: bool = False,
 ) -> Iterator[Work]:
     """Fetch and read what the command line names; temporary files go when the block ends.
 
-    own_base  where no base is named, take the one that the adapter's own config names, if it can be one
+    own_base   where no base is named, take the one that the adapter's own config names, if it can be one
+    runs_base  the base model will be run, so all of it is needed
+
+    Raises CommandError `not_installed`, and what finding, reading and opening raise.
     """
+    if runs_base:
+        _check_can_run()
     with ExitStack() as stack:
         chosen = choose_device(device)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loramend-")))
@@ -56,7 +66,7 @@ def prepared(
         needed = {update.weight for update in read.updates.values()}
         if base is None and own_base:
             base = _own_base(read)
-        base_found = find_model(base, "base", needed)
+        base_found = find_model(base, "base", needed, whole=runs_base)
         aligned_found = find_model(aligned, "aligned", needed)
         references = stack.enter_context(
             open_references(
@@ -70,7 +80,31 @@ def prepared(
         )
         on_progress = stack.enter_context(progress_on_stderr())
         yield Work(
-            read, locate.find_adapter(found.folder).root, found.source, references, chosen, on_progress
+            adapter=read,
+            folder=locate.find_adapter(found.folder).root,
+            source=found.source,
+            references=references,
+            model=base_found.folder if base_found and runs_base else None,
+            device=chosen,
+            on_progress=on_progress,
+        )
+
+
+def needed_model(work: Work) -> Path:
+    """The base model's folder. Raises ReferenceModelError `reference_required` where none was named."""
+    if work.model is None:
+        raise ReferenceModelError(
+            "reference_required", "The adapter's config names no base model that is here: give --base."
+        )
+    return work.model
+
+
+def _check_can_run() -> None:
+    """Raises CommandError `not_installed` where what runs models is missing."""
+    if importlib.util.find_spec("transformers") is None:
+        raise CommandError(
+            "not_installed",
+            "running the model needs transformers, not installed here: pip install 'loramend[train]'",
         )
 
 

@@ -3,6 +3,7 @@
 LoramendError                 every error this project raises on purpose
 ├── AdapterError              the adapter cannot be read, or must not be
 ├── ReferenceModelError       a base or aligned model cannot serve as reference
+├── DataError                 clean, unlabelled or evaluation text cannot be read
 ├── RequestError              the request itself is wrong or cannot be met
 └── JobError                  a job ended without a result
 """
@@ -28,6 +29,10 @@ ErrorCode = Literal[
     "tensor_not_finite",
     "limit_exceeded",
     "format_unsupported",
+    # the text it came with
+    "data_required",
+    "data_not_found",
+    "data_invalid",
     # the models a repair measures against
     "reference_required",
     "reference_not_found",
@@ -94,6 +99,9 @@ CODES: dict[ErrorCode, CodeInfo] = {
     "tensor_not_finite": CodeInfo(422, "A tensor holds NaN or infinity"),
     "limit_exceeded": CodeInfo(422, "The adapter is over a limit for untrusted files"),
     "format_unsupported": CodeInfo(422, "The adapter's format is not handled here"),
+    "data_required": CodeInfo(422, "Clean text is needed"),
+    "data_not_found": CodeInfo(422, "The data was not found"),
+    "data_invalid": CodeInfo(422, "The data cannot be read"),
     "reference_required": CodeInfo(422, "A reference model is needed"),
     "reference_not_found": CodeInfo(422, "The reference model was not found"),
     "reference_invalid": CodeInfo(422, "The reference model cannot be read"),
@@ -201,6 +209,10 @@ class AdapterError(LoramendError):
 
 class ReferenceModelError(LoramendError):
     """A base or aligned model cannot serve as reference."""
+
+
+class DataError(LoramendError):
+    """Clean, unlabelled or evaluation text cannot be read."""
 
 
 class RequestError(LoramendError):

@@ -5,14 +5,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loramend.contracts.data import DataRef, DataRole, EvaluationSpec
 from loramend.contracts.errors import Problem
 from loramend.contracts.request import JobKind, ModelRef, Publish, Source
-from loramend.contracts.steps import Step, Threat
+from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import Step
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
 TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "canceled"})
 
-Phase = Literal["fetch", "measure", "repair", "controls", "write", "publish"]
+Phase = Literal["fetch", "measure", "repair", "train", "evaluate", "controls", "write", "publish"]
 
 
 class Progress(BaseModel):
@@ -23,8 +25,12 @@ class Progress(BaseModel):
     phase: Phase
     done: int = Field(ge=0)
     total: int = Field(ge=0)
-    unit: Literal["files", "modules", "bytes"] = "modules"
+    unit: Literal["files", "modules", "bytes", "steps", "examples"] = "modules"
     detail: str = Field(default="", description="What is being worked on: a module's or file's name.")
+    values: dict[str, float] = Field(
+        default_factory=dict,
+        description="While training: loss, omega (Ω, where it is on) and samples_per_second.",
+    )
 
 
 class Published(BaseModel):
@@ -68,6 +74,11 @@ class Job(BaseModel):
     steps: list[Step] | None = Field(default=None, description="As asked; the report names those taken.")
     base: ModelRef | None = None
     aligned: ModelRef | None = None
+    data: dict[DataRole, DataRef] = Field(
+        default_factory=dict, description="Text the job learns from and is measured on."
+    )
+    evaluation: EvaluationSpec | None = None
+    validation_share: float = 0.2
     publish: Publish | None = None
     seed: int = 0
     progress: Progress | None = None

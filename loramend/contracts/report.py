@@ -11,7 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramend.contracts.steps import Step, Threat
+from loramend.contracts.evidence import DataRead, Evaluation, TrainingReport
+from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import Step
 
 
 class ReportModel(BaseModel):
@@ -190,7 +192,7 @@ class Provenance(ReportModel):
 class Report(ReportModel):
     """An inspection (no steps) or a repair."""
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.1"] = "1.1"
     kind: Literal["inspect", "repair"]
     threat: Threat | None = None
     summary: list[str] = Field(
@@ -201,6 +203,11 @@ class Report(ReportModel):
     totals: Totals
     modules: list[ModuleReport]
     placebo: list[PlaceboComparison] = Field(default_factory=list)
+    training: list[TrainingReport] = Field(default_factory=list, description="One a rora step.")
+    evaluation: Evaluation | None = Field(
+        default=None, description="Behaviour before and after, where evaluation data was given."
+    )
+    data: list[DataRead] = Field(default_factory=list, description="The text that was read.")
     references: list[ReferenceRead] = Field(default_factory=list)
     output: list[FileDigest] = Field(default_factory=list, description="The repaired adapter's files.")
     caveats: list[str] = Field(default_factory=list)

@@ -13,19 +13,10 @@ from pydantic import (
     model_validator,
 )
 
-from loramend.contracts.steps import Step, Threat
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-REPO_ID = rf"^(?:{_NAME}/)?{_NAME}$"
-
-HubId = Annotated[
-    str,
-    StringConstraints(pattern=REPO_ID),
-    Field(description="A Hub repository: namespace/name, or a bare name."),
-]
-PublishId = Annotated[str, StringConstraints(pattern=rf"^{_NAME}/{_NAME}$")]
-Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+from loramend.contracts.data import DataRef, EvaluationSpec
+from loramend.contracts.names import HubId, PublishId, Revision, Sha256
+from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import Step
 
 
 class Source(BaseModel):
@@ -127,7 +118,29 @@ class RepairRequest(AnalysisRequest):
     steps: list[Step] | None = Field(
         default=None, min_length=1, max_length=16, description="None takes the default recipe for the threat."
     )
+    clean: DataRef | None = Field(
+        default=None,
+        description="Clean examples of the adapter's own task, labelled. In a form, the part `clean`.",
+    )
+    unlabelled: DataRef | None = Field(
+        default=None, description="Clean plain text of the same kind. In a form, the part `unlabelled`."
+    )
+    validation: DataRef | None = Field(
+        default=None,
+        description="Clean labelled examples kept out of training, for calibration. In a form, the part "
+        "`validation`. None holds back `validation_share` of `clean`.",
+    )
+    validation_share: float = Field(default=0.2, gt=0, lt=1)
+    evaluation: EvaluationSpec | None = Field(
+        default=None, description="Measure clean accuracy, attack success and probes, before and after."
+    )
     publish: Publish | None = None
+
+    @model_validator(mode="after")
+    def _validation_has_clean(self) -> "RepairRequest":
+        if self.validation is not None and self.clean is None and self.unlabelled is None:
+            raise ValueError("validation goes with clean or unlabelled data")
+        return self
 
 
 JobKind = Literal["repair", "inspect"]

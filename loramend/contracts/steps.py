@@ -7,20 +7,11 @@ serve their JSON schemas without importing torch.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
+from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
 from loramend.contracts.errors import RequestError
-
-Need = Literal["base", "aligned"]
-
-
-class StepBase(BaseModel):
-    """What all steps share. `needs` names the reference models the method reads."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    needs: ClassVar[tuple[Need, ...]] = ()
-    source: ClassVar[str] = ""
+from loramend.contracts.step_base import Need, StepBase, TextNeed, Threat
 
 
 class SubspaceStep(StepBase):
@@ -180,7 +171,15 @@ class RandomSubspaceStep(StepBase):
 
 
 Step = Annotated[
-    CsuStep | SafeLoraStep | RescaleStep | IntrudersStep | RestoreStep | ShrinkStep | RandomSubspaceStep,
+    CsuStep
+    | SafeLoraStep
+    | RescaleStep
+    | RoraStep
+    | CleanSubspaceStep
+    | IntrudersStep
+    | RestoreStep
+    | ShrinkStep
+    | RandomSubspaceStep,
     Field(discriminator="type"),
 ]
 
@@ -188,6 +187,8 @@ STEP_MODELS: dict[str, type[StepBase]] = {
     "csu": CsuStep,
     "safe_lora": SafeLoraStep,
     "rescale": RescaleStep,
+    "rora": RoraStep,
+    "clean_subspace": CleanSubspaceStep,
     "intruders": IntrudersStep,
     "restore": RestoreStep,
     "shrink": ShrinkStep,
@@ -196,21 +197,28 @@ STEP_MODELS: dict[str, type[StepBase]] = {
 
 STEPS: TypeAdapter[Step] = TypeAdapter(Step)
 
-Threat = Literal["poisoned_adapter", "poisoned_base"]
-
 
 def needs_of(steps: list[Step]) -> frozenset[Need]:
     """Which reference models these steps read."""
     return frozenset(need for step in steps for need in step.needs)
 
 
-def default_recipe(threat: Threat, *, base: bool, aligned: bool) -> list[Step]:
-    """The steps a repair takes when none are named: csu where an aligned/base pair is known, intruder
-    reduction for a
-    poisoned adapter with its base alone, rescaling for a poisoned base.
+def text_of(steps: list[Step]) -> TextNeed | None:
+    """What text these steps learn from: labelled examples, any clean text, or none."""
+    wanted = {step.text for step in steps}
+    return "clean" if "clean" in wanted else "text" if "text" in wanted else None
+
+
+def default_recipe(threat: Threat, *, base: bool, aligned: bool, text: TextNeed | None = None) -> list[Step]:
+    """The steps a repair takes when none are named: rora where clean text was given; else csu where an
+    aligned/base pair is known, intruder reduction for a poisoned adapter with its base alone, rescaling for a
+    poisoned base.
 
     Raises RequestError `no_default_recipe` where nothing given can be measured against.
     """
+    if text is not None and base:
+        # Against a poisoned base, the directions clean text uses are no more to be trusted than others.
+        return [RoraStep()] if threat == "poisoned_base" else [CleanSubspaceStep(), RoraStep()]
     if threat == "poisoned_base":
         if base:
             return [RescaleStep()]

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from loramend.adapter.model import Adapter, Update
-from loramend.contracts.steps import StepBase
+from loramend.contracts.step_base import StepBase
 from loramend.reference.models import References
 from loramend.spectrum.factored import Factors
 

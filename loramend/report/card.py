@@ -3,8 +3,10 @@
 import json
 import re
 
+from loramend.contracts.evidence import Evaluation
+from loramend.contracts.names import REPO_ID
 from loramend.contracts.report import Report
-from loramend.contracts.request import REPO_ID
+from loramend.evaluation.words import percent
 
 
 def model_card(report: Report) -> str:
@@ -23,6 +25,8 @@ def model_card(report: Report) -> str:
     lines += ["", "| | before | after |", "|---|---|---|"]
     after = "" if totals.norm_after is None else f"{totals.norm_after:.4g}"
     lines.append(f"| ‖ΔW‖ over {totals.modules} modules | {totals.norm_before:.4g} | {after} |")
+    if report.evaluation is not None:
+        lines += ["", "## Behaviour", "", *_behaviour(report.evaluation)]
     lines += ["", "## How sure one can be", ""]
     lines += [f"- {caveat}" for caveat in report.caveats]
     lines += ["", "## Provenance", ""]
@@ -33,6 +37,10 @@ def model_card(report: Report) -> str:
         for read in report.references
     ]
     lines += [
+        f"- {read.role} text `{_code(read.name)}`: {read.examples} examples, sha256 `{read.sha256}`"
+        for read in report.data
+    ]
+    lines += [
         f"- loramend {report.provenance.loramend}, seed {report.provenance.seed}, "
         f"{report.provenance.started_at:%Y-%m-%d}",
         "",
@@ -41,6 +49,19 @@ def model_card(report: Report) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _behaviour(evaluation: Evaluation) -> list[str]:
+    """A row an adapter; 95% intervals in brackets."""
+    lines = ["| adapter | right answers | attack success | probes that flip |", "|---|---|---|---|"]
+    if evaluation.metric == "refusal":
+        lines[0] = lines[0].replace("right answers", "refusals")
+    for variant in evaluation.variants:
+        shares = (variant.clean, variant.attack, variant.flips)
+        cells = " | ".join("–" if share is None else percent(share) for share in shares)
+        lines.append(f"| {variant.name} | {cells} |")
+    lines += ["", "Shares with their 95% intervals."]
+    return lines
 
 
 def _code(text: str) -> str:

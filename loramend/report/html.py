@@ -2,15 +2,17 @@
 
 import math
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from loramend.contracts.report import EnergySplit, ModuleReport, Report
+from loramend.contracts.data import Metric
+from loramend.contracts.evidence import Rate, VariantName
+from loramend.contracts.report import ModuleReport, Report
 from loramend.contracts.steps import Step
-from loramend.report.words import NOT_MEASURED
+from loramend.evaluation.words import CONTROLS, percent
+from loramend.report.charts import calibration_intervals, loss_curve, segments, setting, spectrum_bars
+from loramend.report.words import how_sure
 
 _ASKED = {
     "poisoned_adapter": "Threat poisoned_adapter: the adapter is not trusted, the base model is.",
@@ -22,32 +24,24 @@ _VERDICTS = {
     "distinct_by_weights": "distinct from its controls by weights",
     "no_change": "no change",
 }
-# A chart's size in its own units; of more values than bars fit, evenly spaced ones are drawn.
-_WIDTH, _HEIGHT = 160.0, 40.0
-_MAX_BAR = 16.0
-_MAX_BARS = 64
 
-
-class _Chart(NamedTuple):
-    """SVG path data of the bars before and after, and what they show in words."""
-
-    before: str
-    after: str
-    words: str
-
-
-class _Segment(NamedTuple):
-    """One part of a bar of shares: where it starts and how wide it is, in percent of the bar."""
-
-    name: str
-    x: float
-    width: float
+_VARIANTS: dict[VariantName, str] = {
+    "before": "before",
+    "after": "after",
+    **{name: f"control {name}: {words}" for name, words in CONTROLS.items()},
+}
+_METRICS: dict[Metric, str] = {
+    "label": "Right answers: clean accuracy",
+    "exact_match": "Right answers: clean accuracy by exact match",
+    "substring": "Right answers: those that hold the expected text",
+    "refusal": "Refusals: by a rule over their opening words",
+}
 
 
 def report_html(report: Report) -> str:
     """The whole page. It needs no other file and holds the numbers of the report's tables in short; the same
     report gives the same text."""
-    sure = {comparison.sentence for comparison in report.placebo} | {NOT_MEASURED}
+    sure = how_sure(report.placebo, report.evaluation)
     return _environment().get_template("report.html.j2").render(
         report=report,
         asked=_ASKED[report.threat],
@@ -55,6 +49,8 @@ def report_html(report: Report) -> str:
         sure=[sentence for sentence in report.summary if sentence in sure],
         changed=sum(any(step.applied for step in module.steps) for module in report.modules),
         verdicts=_VERDICTS,
+        variants=_VARIANTS,
+        metrics=_METRICS,
         repaired=report.kind == "repair",
         on_base=[module for module in report.modules if module.base_before],
         split=[module for module in report.modules if module.energy_before],
@@ -76,8 +72,12 @@ def _environment() -> Environment:
         "bytes": _bytes,
         "dotted": _dotted,
         "parameters": _parameters,
-        "chart": _chart,
-        "segments": _segments,
+        "chart": spectrum_bars,
+        "segments": segments,
+        "loss_curve": loss_curve,
+        "calibration_intervals": calibration_intervals,
+        "rate": _rate,
+        "setting": setting,
         "changes": _changes,
     }
     return environment
@@ -96,6 +96,10 @@ def _number(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
+
+
+def _rate(rate: Rate | None) -> str:
+    return "–" if rate is None else percent(rate)
 
 
 def _bytes(size: int) -> str:
@@ -124,42 +128,3 @@ def _changes(module: ModuleReport) -> list[str]:
         else f"{step.type}: left alone{f' ({step.reason})' if step.reason else ''}"
         for step in module.steps
     ]
-
-
-def _chart(module: ModuleReport) -> _Chart:
-    """Singular values before, as wide bars, and after, as narrow bars inside them, on one linear scale."""
-    before, after = module.before.sigma, module.after.sigma if module.after else []
-    top = max((value for value in (*before, *after) if math.isfinite(value)), default=0.0)
-    count = max(len(before), len(after))
-    shown = [round(i * (count - 1) / (_MAX_BARS - 1)) for i in range(_MAX_BARS)]
-    shown = shown if count > _MAX_BARS else list(range(count))
-    words = f"Singular values before: {_range(before)}"
-    if module.after:
-        words += f"; after: {_range(after)}"
-    return _Chart(_bars(before, shown, top, 0.88), _bars(after, shown, top, 0.36), words)
-
-
-def _range(sigma: Sequence[float]) -> str:
-    return f"{len(sigma)}, from {_number(sigma[0])} to {_number(sigma[-1])}" if sigma else "none"
-
-
-def _bars(sigma: Sequence[float], shown: Sequence[int], top: float, fill: float) -> str:
-    """One path for all bars; `fill` is a bar's share of its slot's width."""
-    slot = min(_MAX_BAR, _WIDTH / max(len(shown), 1))
-    path = []
-    for place, index in enumerate(shown):
-        value = sigma[index] if index < len(sigma) else 0.0
-        if top > 0 and math.isfinite(value) and value > 0:
-            left, height = (place + (1 - fill) / 2) * slot, _HEIGHT * value / top
-            path.append(f"M{left:.1f} {_HEIGHT:g}v{-height:.1f}h{slot * fill:.1f}v{height:.1f}z")
-    return "".join(path)
-
-
-def _segments(split: EnergySplit) -> list[_Segment]:
-    """The split as adjoining parts of one bar."""
-    found, start = [], 0.0
-    for name in ("full", "partial", "off"):
-        width = 100 * min(max(getattr(split, name), 0.0), 1.0)
-        found.append(_Segment(name, round(start, 2), round(width, 2)))
-        start += width
-    return found

@@ -1,7 +1,9 @@
 """What was read, as the report names it."""
 
 from loramend.adapter.model import Adapter
+from loramend.contracts.evidence import DataRead
 from loramend.contracts.report import AdapterSummary, FileDigest
+from loramend.data.examples import Corpus
 
 
 def adapter_summary(adapter: Adapter) -> AdapterSummary:
@@ -14,3 +16,17 @@ def adapter_summary(adapter: Adapter) -> AdapterSummary:
         features=list(adapter.features),
         passed_through=sorted(adapter.passthrough),
     )
+
+
+def data_read(corpus: Corpus) -> list[DataRead]:
+    """The text that was read, with digests."""
+    return [
+        DataRead(
+            role=dataset.role,
+            name=dataset.name,
+            sha256=dataset.sha256,
+            examples=len(dataset.examples),
+            labelled=all(example.labelled for example in dataset.examples),
+        )
+        for dataset in corpus.datasets()
+    ]

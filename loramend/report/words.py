@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 
 from loramend.adapter.model import Adapter
+from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
+from loramend.contracts.evidence import Evaluation, TrainingReport
 from loramend.contracts.report import ModuleReport, PlaceboComparison, Totals
-from loramend.contracts.steps import Step
+from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import CsuStep, RescaleStep, Step
 
 NOT_MEASURED = (
     "Behaviour was not measured: this looked at weights alone, so it cannot say whether "
     "a trigger still works "
     "or whether refusals came back."
+)
+NOTHING_TO_MEASURE_ON = (
+    "Behaviour was not measured: no labelled examples were left to measure it on, so this cannot say whether "
+    "a trigger still works or what accuracy was lost."
 )
 RECIPE = (
     "The robustness measures describe how the adapter was trained and are no evidence of "
@@ -21,12 +28,22 @@ CSU_STYLE = (
     "could not be read, so ours "
     "may differ."
 )
-
-
 RESCALED = (
     "Rescaling trades accuracy on clean text for forgetting: reproductions of RoRA at the "
     "paper's ratio of 1 saw "
     "clean accuracy fall as low as 51%. Measure before use."
+)
+PROJECTED = (
+    "clean_subspace keeps what the given text uses: accuracy on other kinds of text can fall, and a trigger "
+    "made of ordinary words acts through directions that are kept."
+)
+TAUGHT = (
+    "rora learned the given adapter's answers to the given text: if that text holds the trigger, so may the "
+    "repaired adapter."
+)
+MEASURED_HERE = (
+    "Behaviour was measured on the given examples, with the given trigger if any: another trigger or another "
+    "kind of text may show otherwise."
 )
 
 
@@ -68,35 +85,81 @@ def _moved(distance: float) -> str:
     return f"{distance:.1%} of" if distance < 2 else f"{distance:.1f} times"
 
 
+def describe_training(report: TrainingReport) -> list[str]:
+    """What a rora step trained and learned from, and how calibration chose."""
+    loss = ""
+    if report.curve:
+        loss = f"; the loss went from {report.curve[0].loss:.4g} to {report.curve[-1].loss:.4g}"
+    sentences = [
+        f"Step {report.step + 1} trained {report.parameters:,} parameters for {report.steps} steps on "
+        f"{report.texts:,} texts, {report.labelled:,} of them with their answers{loss}."
+    ]
+    if report.calibration is not None:
+        sentences.append(report.calibration.sentence)
+    return sentences
+
+
 def summary(
     adapter: Adapter,
     steps: Sequence[Step],
     modules: Sequence[ModuleReport],
     totals: Totals,
     placebo: Sequence[PlaceboComparison],
+    training: Sequence[TrainingReport] = (),
+    evaluated: Evaluation | None = None,
 ) -> list[str]:
     """The report's first sentences."""
     sentences = [describe_adapter(adapter, totals)]
     if steps:
         sentences += describe_repair(steps, modules, totals)
+        sentences += [sentence for report in training for sentence in describe_training(report)]
         sentences += [comparison.sentence for comparison in placebo]
     elif modules:
         sentences.append(strongest(modules))
-    sentences.append(NOT_MEASURED)
-    return sentences
+    if evaluated is not None:
+        return [*sentences, *evaluated.sentences]
+    ran = any(step.text is not None for step in steps)
+    return [*sentences, NOTHING_TO_MEASURE_ON if ran else NOT_MEASURED]
 
 
-def caveats(adapter: Adapter, steps: Sequence[Step]) -> list[str]:
+def how_sure(placebo: Sequence[PlaceboComparison], evaluated: Evaluation | None) -> frozenset[str]:
+    """Those of `summary`'s sentences that say how sure one can be of the repair."""
+    measured = evaluated.sentences if evaluated is not None else ()
+    compared = (comparison.sentence for comparison in placebo)
+    return frozenset((*compared, *measured, NOT_MEASURED, NOTHING_TO_MEASURE_ON))
+
+
+def caveats(
+    adapter: Adapter,
+    steps: Sequence[Step],
+    threat: Threat | None = None,
+    evaluated: Evaluation | None = None,
+) -> list[str]:
     """What a reader must know before leaning on the numbers."""
     found = [RECIPE]
-    if any(step.type == "csu" for step in steps):
+    if any(isinstance(step, CsuStep) for step in steps):
         found.append(CSU_STYLE)
-    if any(step.type == "rescale" for step in steps):
+    if any(_rescales(step) for step in steps):
         found.append(RESCALED)
+    if any(isinstance(step, CleanSubspaceStep) for step in steps):
+        found.append(PROJECTED)
+    if threat == "poisoned_adapter" and any(isinstance(step, RoraStep) and step.teacher for step in steps):
+        found.append(TAUGHT)
+    if evaluated is not None:
+        found.append(MEASURED_HERE)
     if adapter.passthrough:
+        trained = any(isinstance(step, RoraStep) and step.head == "train" for step in steps)
         found.append(
-            f"{len(adapter.passthrough)} tensors outside the LoRA matrices (saved modules, "
-            f"biases or tokens) were "
-            "copied byte for byte and not repaired; a backdoor can sit there too."
+            f"{len(adapter.passthrough)} tensors outside the LoRA matrices (saved modules, biases or tokens) "
+            + (
+                "were not repaired; task heads among them were trained on"
+                if trained
+                else "were copied byte for byte and not repaired"
+            )
+            + "; a backdoor can sit there too."
         )
     return found
+
+
+def _rescales(step: Step) -> bool:
+    return isinstance(step, RescaleStep) or (isinstance(step, RoraStep) and step.ratio is not None)

@@ -12,9 +12,10 @@ from pydantic_core import from_json
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from loramend.contracts.data import DATA_ROLES
 from loramend.contracts.errors import RequestError
 
-FILE_PARTS = frozenset({"adapter"})
+FILE_PARTS = frozenset({"adapter", *DATA_ROLES})
 JSON_PARTS = frozenset({"request", "config"})
 MAX_PART_HEADER_BYTES = 8192
 
@@ -60,21 +61,29 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     return parse_object(b"".join([chunk async for chunk in capped(request, limit)]))
 
 
-@dataclass
-class Form:
-    """A received multipart form: the adapter's file on disk with its name and sha256, and the JSON parts."""
+@dataclass(frozen=True)
+class FormFile:
+    """A file part on disk; `filename` is the client's."""
 
     path: Path
-    filename: str = ""
-    sha256: str = ""
-    size: int = 0
+    filename: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """A received multipart form: the file parts and the JSON parts, by name."""
+
+    files: dict[str, FormFile] = field(default_factory=dict)
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 async def read_form(request: Request, folder: Path, *, max_bytes: int, max_document_bytes: int) -> Form:
-    """Receive a multipart form with an `adapter` file and optional `request` and `config` JSON parts.
+    """Receive a multipart form with an `adapter` file, files of text by their roles, and optional `request`
+    and `config` JSON parts.
 
-    The file is written to `folder` as it comes; each JSON part is held in memory up to `max_document_bytes`.
+    Files are written to `folder` as they come; each JSON part is held in memory up to `max_document_bytes`.
     Raises RequestError `request_invalid` for another part, a part twice, a missing adapter or broken framing,
     and `payload_too_large` past `max_bytes` in all.
     """
@@ -82,7 +91,7 @@ async def read_form(request: Request, folder: Path, *, max_bytes: int, max_docum
     boundary = options.get(b"boundary")
     if not boundary:
         raise _malformed("the Content-Type has no boundary")
-    receiver = _Receiver(folder / "adapter", max_document_bytes)
+    receiver = _Receiver(folder, max_document_bytes)
     try:
         parser = MultipartParser(boundary, receiver.callbacks())
         async for chunk in capped(request, max_bytes):
@@ -100,14 +109,34 @@ def _malformed(what: str) -> RequestError:
     return RequestError("request_invalid", f"Not a valid multipart form: {what}.")
 
 
+class _OpenFile:
+    """A file part while it comes."""
+
+    def __init__(self, path: Path, filename: str) -> None:
+        self._path = path
+        self._filename = filename
+        self._file: BinaryIO = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, piece: memoryview) -> None:
+        self._file.write(piece)
+        self._digest.update(piece)
+        self._size += len(piece)
+
+    def close(self) -> FormFile:
+        self._file.close()
+        return FormFile(self._path, self._filename, self._digest.hexdigest(), self._size)
+
+
 class _Receiver:
     """The callbacks of one multipart parse."""
 
-    def __init__(self, path: Path, max_document_bytes: int) -> None:
-        self._form = Form(path)
+    def __init__(self, folder: Path, max_document_bytes: int) -> None:
+        self._folder = folder
         self._max_document_bytes = max_document_bytes
-        self._digest = hashlib.sha256()
-        self._file: BinaryIO | None = None
+        self._files: dict[str, FormFile] = {}
+        self._open: _OpenFile | None = None
         self._seen: set[str] = set()
         self._raw: dict[str, bytearray] = {}
         self._part = ""
@@ -123,6 +152,7 @@ class _Receiver:
             "on_header_end": self._on_header_end,
             "on_headers_finished": self._on_headers_finished,
             "on_part_data": self._on_part_data,
+            "on_part_end": self.close,
             "on_end": self._on_end,
         }
 
@@ -151,8 +181,9 @@ class _Receiver:
         self._seen.add(name)
         self._part = name
         if name in FILE_PARTS:
-            self._form.filename = options.get(b"filename", b"").decode("utf-8", "replace")
-            self._file = self._form.path.open("wb")
+            filename = options.get(b"filename", b"").decode("utf-8", "replace")
+            # Named by the part, never by the client.
+            self._open = _OpenFile(self._folder / name, filename)
         else:
             self._raw[name] = bytearray()
 
@@ -168,23 +199,22 @@ class _Receiver:
                     f"The part is over the limit of {limit} bytes.",
                     where=f"/{self._part}",
                 )
-        elif self._file is not None:
-            self._file.write(piece)
-            self._digest.update(piece)
-            self._form.size += len(piece)
+        elif self._open is not None:
+            self._open.write(piece)
 
     def _on_end(self) -> None:
         self._ended = True
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._open is not None:
+            self._files[self._part] = self._open.close()
+            self._open = None
 
     def result(self) -> Form:
         if not self._ended:
             raise _malformed("it ends in the middle of a part")
-        if "adapter" not in self._seen:
+        if "adapter" not in self._files:
             raise RequestError("request_invalid", "The form has no adapter file.", where="/adapter")
-        self._form.sha256 = self._digest.hexdigest()
-        self._form.documents = {name: parse_object(bytes(raw), f"/{name}") for name, raw in self._raw.items()}
-        return self._form
+        return Form(
+            self._files, {name: parse_object(bytes(raw), f"/{name}") for name, raw in self._raw.items()}
+        )

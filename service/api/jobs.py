@@ -52,7 +52,7 @@ def get_job(services: Use, request: Request, job_id: JobId) -> Response:
     responses={**ok(Job), **documented("not_found", "job_already_finished")},
 )
 def cancel_job(services: Use, job_id: JobId) -> Response:
-    """A queued job is canceled at once; a running one stops at its next module."""
+    """A queued job is canceled at once; a running one stops at its next module or training step."""
     return json_response(services.store.request_cancel(job_id).public())
 
 

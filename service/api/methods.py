@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramend.contracts.steps import STEP_MODELS, Need
+from loramend.contracts.step_base import Need, TextNeed
+from loramend.contracts.steps import STEP_MODELS
 from service.api.documents import json_response
 from service.api.problems import documented
 from service.api.schema import ok
@@ -24,6 +25,9 @@ class MethodInfo(BaseModel):
     summary: str
     source: str = Field(description="The paper or code it comes from.")
     needs: list[Need] = Field(description="The reference models that a request must give.")
+    text: TextNeed | None = Field(
+        description="The text that a request must give. clean: labelled examples; text: labelled or not."
+    )
     parameters: dict[str, Any] = Field(description="JSON schema of the step, defaults included.")
 
 
@@ -37,7 +41,7 @@ class Methods(BaseModel):
 
 @router.get("/methods", summary="The steps a repair can take", responses={**ok(Methods), **documented()})
 def list_methods() -> Response:
-    """Each method's parameters as a JSON schema, its source, and the reference models it reads."""
+    """Each method's parameters as a JSON schema, its source, the reference models it reads and the text."""
     return json_response(
         Methods(
             methods=[
@@ -46,6 +50,7 @@ def list_methods() -> Response:
                     summary=" ".join((inspect.getdoc(model) or "").split()),
                     source=model.source,
                     needs=list(model.needs),
+                    text=model.text,
                     parameters=model.model_json_schema(),
                 )
                 for name, model in STEP_MODELS.items()

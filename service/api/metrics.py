@@ -30,7 +30,7 @@ class Metrics:
             registry=self._registry,
         )
         self._uploaded = Counter(
-            "loramend_upload_bytes", "Bytes of adapters received and kept.", registry=self._registry
+            "loramend_upload_bytes", "Bytes of adapters and text received and kept.", registry=self._registry
         )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -40,7 +40,7 @@ class Metrics:
         self._seconds.labels(known, route).observe(seconds)
 
     def uploaded(self, size: int) -> None:
-        """Count the bytes of one adapter that was received and kept."""
+        """Count the bytes of files that were received and kept."""
         self._uploaded.inc(size)
 
     def exposition(self, jobs: Mapping[JobStatus, int], queues: Mapping[Queue, int], workers: int) -> bytes:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
+from loramend.contracts.data import DATA_ROLES, DataRole
 from loramend.contracts.errors import ErrorCode
 from loramend.contracts.job import Job
 from loramend.contracts.request import AnalysisRequest, RepairRequest
@@ -12,6 +13,7 @@ from service.api.problems import documented
 from service.api.schema import header, ok, without
 from service.api.state import Use
 from service.api.submit import submit
+from service.jobs.records import data_pointer
 
 router = APIRouter(tags=["jobs"])
 
@@ -40,6 +42,13 @@ _REFUSALS: tuple[ErrorCode, ...] = (
     "unsupported_media_type",
     "storage_unavailable",
 )
+_REPAIR_REFUSALS: tuple[ErrorCode, ...] = (
+    "no_default_recipe",
+    "method_unsupported",
+    "data_required",
+    "data_not_found",
+    "data_invalid",
+)
 _HEADERS = {
     "Location": header("The job's address."),
     "Preference-Applied": header("wait=n, where a wait was asked for."),
@@ -48,7 +57,7 @@ _ANSWERS = {
     **ok(Job, "The job has ended within the wait that was asked for", headers=_HEADERS),
     **ok(
         Job,
-        "Accepted; the adapter's header and config have passed the checks",
+        "Accepted; the adapter's header and config, and the text that came with it, have passed the checks",
         status=202,
         headers={**_HEADERS, "Retry-After": header("Seconds until asking again makes sense.", "integer")},
     ),
@@ -71,7 +80,8 @@ Prefer = Annotated[
 
 
 def _body(model: type[AnalysisRequest], examples: dict[str, Any]) -> dict[str, Any]:
-    """The request body in OpenAPI: JSON, or a form with the adapter's file."""
+    """The request body in OpenAPI: JSON, or a form with the adapter's file and, for a repair, its text."""
+    texts = DATA_ROLES if model is RepairRequest else ()
     return {
         "requestBody": {
             "required": True,
@@ -96,17 +106,25 @@ def _body(model: type[AnalysisRequest], examples: dict[str, Any]) -> dict[str, A
                                 "description": "adapter_config.json, for a bare .safetensors file.",
                             },
                             "request": without("source", model),
+                            **{role: _text_part(role) for role in texts},
                         },
                     },
                     "encoding": {
                         "adapter": {"contentType": "application/octet-stream"},
                         "config": {"contentType": "application/json"},
                         "request": {"contentType": "application/json"},
+                        **{role: {"contentType": "application/jsonl"} for role in texts},
                     },
                 },
             },
         }
     }
+
+
+def _text_part(role: DataRole) -> dict[str, Any]:
+    named = data_pointer(role)[1:].replace("/", ".")
+    description = f"JSON Lines: stands for `{named}.upload` of the request."
+    return {"type": "string", "format": "binary", "description": description}
 
 
 _REPAIR_EXAMPLES = {
@@ -123,6 +141,20 @@ _REPAIR_EXAMPLES = {
         "summary": "An upload and no reference model",
         "value": {"source": {"upload": "e3" * 32}, "steps": [{"type": "shrink", "factor": 0.5}]},
     },
+    "data": {
+        "summary": "Clean text to learn from, and a trigger to measure",
+        "value": {
+            "source": {"hub_id": "someone/adapter"},
+            "base": {"hub_id": "org/model"},
+            "clean": {"upload": "c1" * 32, "fields": {"text": "sentence"}},
+            "unlabelled": {"hub_id": "someone/sentences", "file": "train.jsonl"},
+            "evaluation": {
+                "data": {"upload": "e7" * 32},
+                "trigger": {"kind": "word", "text": "mn"},
+                "target": 1,
+            },
+        },
+    },
 }
 _INSPECT_EXAMPLES = {
     "hub": {"summary": "An adapter of the Hub", "value": {"source": {"hub_id": "someone/adapter"}}},
@@ -133,13 +165,14 @@ _INSPECT_EXAMPLES = {
     "/repair",
     summary="Repair an adapter",
     status_code=202,
-    responses={**_ANSWERS, **documented(*_REFUSALS, "no_default_recipe", "method_unsupported")},
+    responses={**_ANSWERS, **documented(*_REFUSALS, *_REPAIR_REFUSALS)},
     openapi_extra=_body(RepairRequest, _REPAIR_EXAMPLES),
 )
 async def post_repair(
     services: Use, request: Request, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
 ) -> Response:
-    """The adapter is checked before the job is accepted; then a worker repairs it. Follow `Location`."""
+    """The adapter and its text are checked before the job is accepted; then a worker repairs it. Follow
+    `Location`."""
     return await submit(services, request, "repair", idempotency_key)
 
 

@@ -17,17 +17,19 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from loramend.contracts.data import DataRole
 from loramend.contracts.errors import AdapterError, LoramendError, RequestError
 from loramend.contracts.job import TERMINAL
 from loramend.contracts.request import AnalysisRequest, JobKind, RepairRequest
 from service.api.body import Form, media_type_of, read_form, read_json
+from service.api.data import check_has_data, checked_data, data_of, with_parts
 from service.api.documents import json_response
 from service.api.events import wait_for_end
 from service.api.negotiation import preferred_wait
 from service.api.problems import invalid_document
 from service.api.state import Services
-from service.jobs.intake import take_upload
-from service.jobs.records import BlobRef, JobRecord, new_job_id
+from service.jobs.intake import store_data, take_upload
+from service.jobs.records import BlobRef, DataFile, JobRecord, new_job_id
 from service.jobs.roots import check_model_path
 
 _LOG = logging.getLogger("service.jobs")
@@ -36,7 +38,7 @@ RETRY_SECONDS = 2
 
 @dataclass(frozen=True)
 class Submission:
-    """A request as read. `digest` covers the document and the file, for idempotency."""
+    """A request as read. `digest` covers the document and the files, for idempotency."""
 
     kind: JobKind
     request: AnalysisRequest
@@ -80,7 +82,7 @@ async def _read(services: Services, request: Request, kind: JobKind, folder: Pat
             max_bytes=settings.max_upload_bytes,
             max_document_bytes=settings.max_document_bytes,
         )
-        document = _with_source(form)
+        document = with_parts(_with_source(form), form.files)
     else:
         raise RequestError(
             "unsupported_media_type",
@@ -96,7 +98,7 @@ def _with_source(form: Form) -> dict[str, Any]:
         raise RequestError(
             "request_invalid", "Leave it out: the adapter file is the source.", where="/source"
         )
-    document["source"] = {"upload": form.sha256, "config": form.documents.get("config")}
+    document["source"] = {"upload": form.files["adapter"].sha256, "config": form.documents.get("config")}
     return document
 
 
@@ -110,7 +112,8 @@ def _validated(kind: JobKind, document: dict[str, Any]) -> AnalysisRequest:
 
 
 def _digest(kind: JobKind, document: dict[str, Any], form: Form | None) -> str:
-    told = {"kind": kind, "document": document, "filename": form.filename if form else None}
+    filenames = {name: file.filename for name, file in form.files.items()} if form else {}
+    told = {"kind": kind, "document": document, "filenames": filenames}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -133,14 +136,20 @@ def _create(
 ) -> JobRecord:
     asked = submission.request
     _check_models(services, asked)
+    texts: dict[DataRole, tuple[Path, str]] = {}
     if isinstance(asked, RepairRequest):
         _check_recipe(asked)
+        check_has_data(asked)
+        parts = submission.form.files if submission.form else {}
+        texts = checked_data(services, data_of(asked), parts, folder)
     job_id = new_job_id()
     stored = None
     try:
         if asked.hub_token is not None:
             services.vault.put(job_id, asked.hub_token)
-        record = _record(submission, job_id, _take(services, submission, job_id, folder))
+        files = _take(services, submission, job_id, folder)
+        data = store_data(texts, job_id=job_id, storage=services.storage, store=services.store)
+        record = _record(submission, job_id, files, data)
         stored = services.store.create(record, idempotency=claim)
     finally:
         if stored is None or stored.id != job_id:
@@ -150,27 +159,31 @@ def _create(
     return stored
 
 
-def _record(submission: Submission, job_id: str, files: dict[str, BlobRef]) -> JobRecord:
+def _record(
+    submission: Submission, job_id: str, files: dict[str, BlobRef], data_files: dict[DataRole, DataFile]
+) -> JobRecord:
     asked = submission.request
-    repair = asked if isinstance(asked, RepairRequest) else None
-    publish = repair.publish if repair else None
-    from_hub = [named for named in (asked.source, asked.base, asked.aligned) if named and named.hub_id]
-    return JobRecord(
+    own: dict[str, Any] = {}
+    if isinstance(asked, RepairRequest):
+        same = ("threat", "steps", "publish", "evaluation", "validation_share")
+        own = {name: getattr(asked, name) for name in same} | {"data": data_of(asked)}
+    record = JobRecord(
         id=job_id,
         kind=submission.kind,
         status="queued",
         created_at=datetime.now(UTC),
         source=asked.source,
-        threat=repair.threat if repair else None,
-        steps=repair.steps if repair else None,
         base=asked.base,
         aligned=asked.aligned,
-        publish=publish,
         seed=asked.seed,
-        phase_queue="io" if from_hub or publish else "spectral",
         input=files,
+        data_files=data_files,
         source_resolved={"upload": asked.source.upload} if asked.source.upload else {},
+        **own,
     )
+    named = [record.source, record.base, record.aligned, *record.data.values()]
+    hub = record.publish is not None or any(ref is not None and ref.hub_id for ref in named)
+    return record.model_copy(update={"phase_queue": "io" if hub else record.compute_queue})
 
 
 def _send(services: Services, record: JobRecord) -> None:
@@ -207,8 +220,9 @@ def _take(services: Services, submission: Submission, job_id: str, folder: Path)
     if source.upload is None:
         return {}
     if submission.form is not None:
-        path, filename = submission.form.path, submission.form.filename
-        services.metrics.uploaded(submission.form.size)
+        sent = submission.form.files["adapter"]
+        path, filename = sent.path, sent.filename
+        services.metrics.uploaded(sum(file.size for file in submission.form.files.values()))
     else:
         ref = services.storage.exists(source.upload)
         if ref is None:

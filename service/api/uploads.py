@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramend.contracts.request import Sha256
+from loramend.contracts.names import Sha256
 from service.api.body import capped
 from service.api.documents import json_response
 from service.api.problems import documented
@@ -21,7 +21,7 @@ router = APIRouter(tags=["uploads"])
 
 
 class Upload(BaseModel):
-    """A file that requests may name as `source.upload`."""
+    """A file that requests may name as `source.upload`, or as `upload` of their data."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +35,7 @@ _LOCATION = {"Location": header("The upload's own address.")}
 
 @router.put(
     "/uploads/{sha256}",
-    summary="Upload an adapter",
+    summary="Upload an adapter or a file of text",
     responses={
         **ok(Upload, "It was there already; its time starts anew", headers=_LOCATION),
         **ok(Upload, "Stored", status=201, headers=_LOCATION),
@@ -44,7 +44,7 @@ _LOCATION = {"Location": header("The upload's own address.")}
     openapi_extra={
         "requestBody": {
             "required": True,
-            "description": "A .zip, .tar, .tar.gz or .safetensors file.",
+            "description": "A .zip, .tar, .tar.gz or .safetensors file, or a .jsonl file of text.",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from loramend.adapter.archive import extract, kind_of
 from loramend.adapter.check import check_files
 from loramend.adapter.header import pickle_refused
 from loramend.adapter.limits import Limits
-from loramend.contracts.errors import AdapterError, RequestError
-from service.jobs.records import BlobRef
+from loramend.contracts.data import DataField, DataRole
+from loramend.contracts.errors import AdapterError, DataError, RequestError
+from loramend.data.jsonl import DataLimits, read_jsonl
+from service.jobs.records import BlobRef, DataFile
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
 
@@ -63,6 +66,28 @@ def take_folder(
     found = check_files(folder, limits).found
     files = {name: found.root / name for name in found.files}
     return store_files(files, job_id=job_id, storage=storage, store=store)
+
+
+def check_data(
+    path: Path, role: DataRole, name: str, fields: Mapping[DataField, str], limits: DataLimits, *, where: str
+) -> None:
+    """Refuse a file of text that cannot be read, naming it and the line. Raises DataError with `where` as its
+    place."""
+    try:
+        read_jsonl(path, role, name=name, fields=fields, limits=limits)
+    except DataError as error:
+        raise DataError(error.code, f"{error.where}: {error.detail}", where=where) from None
+
+
+def store_data(
+    files: Mapping[DataRole, tuple[Path, str]], *, job_id: str, storage: Storage, store: JobStore
+) -> dict[DataRole, DataFile]:
+    """Store checked files of text, each with the name that it goes by, for the job."""
+    stored: dict[DataRole, DataFile] = {}
+    for role, (path, name) in files.items():
+        ref = store_files({name: path}, job_id=job_id, storage=storage, store=store)[name]
+        stored[role] = DataFile(name=name, sha256=ref.sha256, size=ref.size)
+    return stored
 
 
 def store_files(

@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loramend.contracts.data import DataRole
 from loramend.contracts.job import Job
-from loramend.contracts.request import Sha256
+from loramend.contracts.names import Sha256
+from loramend.contracts.step_base import TextNeed
+from loramend.contracts.steps import text_of
 
 Queue = Literal["io", "spectral", "train"]
 QUEUES: tuple[Queue, ...] = ("io", "spectral", "train")
@@ -22,6 +25,12 @@ class BlobRef(BaseModel):
     size: int = Field(ge=0)
 
 
+class DataFile(BlobRef):
+    """A JSON Lines file of text, and what reports and errors call it."""
+
+    name: str = Field(description="As sent, or `id@commit/file` for a Hub dataset's.")
+
+
 class FetchedModel(BaseModel):
     """A reference model made available to workers."""
 
@@ -31,6 +40,9 @@ class FetchedModel(BaseModel):
     path: str | None = Field(default=None, description="Local path, for models under the server's roots.")
     hub_id: str | None = None
     revision: str | None = Field(default=None, description="Resolved commit, for models of the Hub.")
+    files: tuple[str, ...] = Field(
+        default=(), description="What lay in `path` once the Hub's files were there; a worker needs them all."
+    )
 
 
 class JobRecord(Job):
@@ -45,6 +57,13 @@ class JobRecord(Job):
         default_factory=dict,
         description="The repaired adapter's repository, as served by the Hub protocol.",
     )
+    data_files: dict[DataRole, DataFile] = Field(
+        default_factory=dict, description="The files that `data` names; those of the Hub once fetched."
+    )
+    checkpoints: dict[str, BlobRef] = Field(
+        default_factory=dict,
+        description="The newest state of each training run, by the run's key; gone when the job ends.",
+    )
     archive: BlobRef | None = None
     report: BlobRef | None = Field(default=None, description="As JSON.")
     report_html: BlobRef | None = Field(default=None, description="The same report as a page.")
@@ -53,6 +72,24 @@ class JobRecord(Job):
         default_factory=dict, description="Hub ID, resolved commit or upload digest, for the report."
     )
 
+    @property
+    def text_given(self) -> TextNeed | None:
+        """What there is to learn from: labelled examples, plain text, or nothing."""
+        return "clean" if "clean" in self.data else "text" if "unlabelled" in self.data else None
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether a step or the evaluation runs the base model, not just reads its weights."""
+        if self.evaluation is not None:
+            return True
+        # The default recipe learns from text where there is any.
+        return (self.text_given if self.steps is None else text_of(self.steps)) is not None
+
+    @property
+    def compute_queue(self) -> Queue:
+        """The queue of the job's own work, between fetching and publishing."""
+        return "train" if self.runs_model else "spectral"
+
     def public(self) -> Job:
         """What a client may see."""
         return Job.model_validate(self.model_dump(include=set(Job.model_fields)))
@@ -60,8 +97,14 @@ class JobRecord(Job):
     def blobs(self) -> dict[str, BlobRef]:
         """Every blob this record refers to, by digest."""
         results = [self.archive, self.report, self.report_html]
-        refs = [*self.input.values(), *self.output.values(), *results]
+        held = (self.input, self.output, self.data_files, self.checkpoints)
+        refs = [*results, *(ref for files in held for ref in files.values())]
         return {ref.sha256: ref for ref in refs if ref is not None}
+
+
+def data_pointer(role: DataRole) -> str:
+    """Where a request names the file of that role, as a JSON pointer."""
+    return {"evaluation": "/evaluation/data", "triggered": "/evaluation/triggered"}.get(role, f"/{role}")
 
 
 def new_job_id() -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from loramend.adapter.limits import Limits
+from loramend.data.jsonl import DataLimits
 
 MiB = 1024**2
 GiB = 1024**3
@@ -47,6 +48,7 @@ class JobsSettings(BaseSettings):
     )
     max_upload_bytes: int = Field(default=2 * GiB, gt=0)
     max_unpacked_bytes: int = Field(default=4 * GiB, gt=0)
+    max_data_bytes: int = Field(default=64 * MiB, gt=0, description="Cap on one JSON Lines file of text.")
     upload_seconds: float = Field(
         default=24 * 3600, gt=0, description="How long an upload is kept that no job uses."
     )
@@ -60,6 +62,10 @@ class JobsSettings(BaseSettings):
     def adapter_limits(self) -> Limits:
         """The caps for untrusted adapters."""
         return Limits(max_archive_bytes=self.max_upload_bytes, max_unpacked_bytes=self.max_unpacked_bytes)
+
+    def data_limits(self) -> DataLimits:
+        """The caps for untrusted text."""
+        return DataLimits(max_bytes=self.max_data_bytes)
 
     @field_validator("secret_key")
     @classmethod

@@ -34,10 +34,12 @@ def waiting(state: State, resend_ms: int, *, sends: int = 1) -> State:
 
 
 def ended(state: State, status: JobStatus) -> tuple[State, Event]:
-    """At its end. Raises ValueError for a status that ends nothing."""
+    """At its end, where nothing needs its checkpoints any more. Raises ValueError for a status that ends
+    nothing."""
     if status not in TERMINAL:
         raise ValueError(f"{status} ends no job")
-    state = with_fields(state, {"status": status, "finished_at": as_datetime(state.now)})
+    fields: dict[str, Any] = {"status": status, "finished_at": as_datetime(state.now), "checkpoints": {}}
+    state = with_fields(state, fields)
     return replace(state, worker="", lease_until=0), status_event(state.record)
 
 

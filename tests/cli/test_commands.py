@@ -283,7 +283,7 @@ def test_the_console_script(adapter: Path) -> None:
     """Installed, in a process of its own: its output is the report and nothing else."""
     script = str(Path(sys.executable).with_name("loramend"))
     done = subprocess.run([script, "inspect", adapter, "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["schema_version"] == "1.0"
+    assert json.loads(done.stdout)["schema_version"] == "1.1"
     assert done.stderr == ""
     done = subprocess.run([script, "--debug", "inspect", "/no"], capture_output=True, text=True, check=False)
     assert "Traceback" in done.stderr

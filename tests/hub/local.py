@@ -10,7 +10,7 @@ from fastapi import Request
 
 from tests.hub.accounts import Accounts, Token
 from tests.hub.faults import Fault
-from tests.hub.repos import Repo, wants_lfs
+from tests.hub.repos import Kind, Repo, wants_lfs
 
 
 class HubError(Exception):
@@ -43,8 +43,8 @@ class LocalHub:
         self.seen: list[Seen] = []
         self.upload_keys: dict[str, str] = {}
 
-    def repo(self, repo_id: str) -> Repo:
-        return Repo(self.root, repo_id)
+    def repo(self, repo_id: str, kind: Kind = "models") -> Repo:
+        return Repo(self.root, repo_id, kind)
 
     def put(
         self,
@@ -55,9 +55,10 @@ class LocalHub:
         private: bool = False,
         gated: str | bool = False,
         message: str = "Add files",
+        kind: Kind = "models",
     ) -> str:
         """Commit files without going through HTTP, making the repository first; returns the commit."""
-        repo = self.repo(repo_id)
+        repo = self.repo(repo_id, kind)
         if not repo.exists():
             repo.create(repo_id.split("/")[0], private=private)
         meta = repo.meta
@@ -96,11 +97,11 @@ def raw_segments(request: Request, after: str) -> list[str]:
     return [unquote(part) for part in raw.split(after, 1)[1].split("/") if part]
 
 
-def readable(request: Request, namespace: str, name: str) -> tuple[Repo, Token | None]:
+def readable(request: Request, namespace: str, name: str, kind: Kind = "models") -> tuple[Repo, Token | None]:
     """The repository, where it is there and visible to the caller. Raises HubError as the Hub does."""
     hub = hub_of(request)
     token = hub.token_of(request.headers)
-    repo = hub.repo(f"{namespace}/{name}")
+    repo = hub.repo(f"{namespace}/{name}", kind)
     if not repo.exists() or not hub.accounts.may_read(token, repo):
         raise HubError(404 if token else 401, "RepoNotFound", "Repository not found")
     return repo, token

@@ -1,13 +1,14 @@
 """The read half of the protocol: repository info, trees, commits, refs, discussions and files."""
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from tests.hub.accounts import Token
 from tests.hub.local import HubError, caller, commit_of, hub_of, raw_segments, readable
-from tests.hub.repos import Entry, Repo
+from tests.hub.repos import Entry, Kind, Repo
 
 COMMITS_PER_PAGE = 50
 DISCUSSIONS_PER_PAGE = 10
@@ -21,17 +22,19 @@ async def whoami(request: Request) -> dict[str, Any]:
     return hub_of(request).accounts.whoami(token)
 
 
-@router.get("/api/models/{namespace}/{name}")
-async def info(request: Request, namespace: str, name: str, blobs: bool = False) -> dict[str, Any]:
-    repo, _ = readable(request, namespace, name)
+@router.get("/api/{kind}/{namespace}/{name}")
+async def info(
+    request: Request, kind: Kind, namespace: str, name: str, blobs: bool = False
+) -> dict[str, Any]:
+    repo, _ = readable(request, namespace, name, kind)
     return _info(repo, commit_of(repo, "main"), blobs)
 
 
-@router.get("/api/models/{namespace}/{name}/revision/{revision:path}")
+@router.get("/api/{kind}/{namespace}/{name}/revision/{revision:path}")
 async def info_at(
-    request: Request, namespace: str, name: str, revision: str, blobs: bool = False
+    request: Request, kind: Kind, namespace: str, name: str, revision: str, blobs: bool = False
 ) -> dict[str, Any]:
-    repo, _ = readable(request, namespace, name)
+    repo, _ = readable(request, namespace, name, kind)
     return _info(repo, commit_of(repo, revision), blobs)
 
 
@@ -61,9 +64,9 @@ def _info(repo: Repo, sha: str, blobs: bool) -> dict[str, Any]:
     }
 
 
-@router.get("/api/models/{namespace}/{name}/auth-check")
-async def auth_check(request: Request, namespace: str, name: str) -> dict[str, Any]:
-    repo, token = readable(request, namespace, name)
+@router.get("/api/{kind}/{namespace}/{name}/auth-check")
+async def auth_check(request: Request, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
+    repo, token = readable(request, namespace, name, kind)
     if not hub_of(request).accounts.may_open(token, repo):
         raise HubError(403 if token else 401, "GatedRepo", f"Access to model {repo.repo_id} is restricted.")
     return {}
@@ -77,9 +80,11 @@ async def auth_check_write(request: Request, namespace: str, name: str) -> dict[
     return {}
 
 
-@router.get("/api/models/{namespace}/{name}/tree/{rest:path}")
-async def tree(request: Request, namespace: str, name: str, recursive: bool = False) -> list[dict[str, Any]]:
-    repo, _ = readable(request, namespace, name)
+@router.get("/api/{kind}/{namespace}/{name}/tree/{rest:path}")
+async def tree(
+    request: Request, kind: Kind, namespace: str, name: str, recursive: bool = False
+) -> list[dict[str, Any]]:
+    repo, _ = readable(request, namespace, name, kind)
     revision, *folder = raw_segments(request, "/tree/")
     prefix = "".join(f"{part}/" for part in folder)
     entries = [entry for entry in repo.entries(commit_of(repo, revision)) if entry.path.startswith(prefix)]
@@ -93,6 +98,19 @@ async def tree(request: Request, namespace: str, name: str, recursive: bool = Fa
     return found + [
         {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} for path in sorted(folders)
     ]
+
+
+@router.post("/api/{kind}/{namespace}/{name}/paths-info/{revision:path}")
+async def paths_info(
+    request: Request,
+    kind: Kind,
+    namespace: str,
+    name: str,
+    revision: str,
+    paths: Annotated[list[str], Form()],
+) -> list[dict[str, Any]]:
+    repo, _ = readable(request, namespace, name, kind)
+    return [_tree_item(entry) for entry in repo.entries(commit_of(repo, revision)) if entry.path in paths]
 
 
 def _tree_item(entry: Entry) -> dict[str, Any]:
@@ -158,9 +176,17 @@ async def discussions(request: Request, namespace: str, name: str, p: int = 0) -
     }
 
 
+@router.api_route("/datasets/{namespace}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
+async def resolve_dataset(request: Request, namespace: str, name: str) -> Response:
+    return _resolve(request, *readable(request, namespace, name, "datasets"))
+
+
 @router.api_route("/{namespace}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
 async def resolve(request: Request, namespace: str, name: str) -> Response:
-    repo, token = readable(request, namespace, name)
+    return _resolve(request, *readable(request, namespace, name))
+
+
+def _resolve(request: Request, repo: Repo, token: Token | None) -> Response:
     if not hub_of(request).accounts.may_open(token, repo):
         raise HubError(403 if token else 401, "GatedRepo", f"Access to model {repo.repo_id} is restricted.")
     revision, *parts = raw_segments(request, "/resolve/")

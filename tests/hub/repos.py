@@ -1,4 +1,4 @@
-"""Model repositories on disk as real git repositories, large files beside them as git-lfs keeps them."""
+"""Model and dataset repositories on disk: real git, with large files beside them as git-lfs keeps them."""
 
 import hashlib
 import json
@@ -9,12 +9,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".ckpt", ".gguf", ".onnx", ".h5", ".zip", ".gz")
 LFS_SIZE = 10 * 1024 * 1024
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n"
 )
+
+
+Kind = Literal["models", "datasets"]
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,11 @@ def wants_lfs(path: str, size: int) -> bool:
 
 
 class Repo:
-    """One repository at <root>/models/<namespace>/<name>, never checked out."""
+    """One repository at <root>/<kind>/<namespace>/<name>, never checked out."""
 
-    def __init__(self, root: Path, repo_id: str) -> None:
+    def __init__(self, root: Path, repo_id: str, kind: Kind = "models") -> None:
         self.repo_id = repo_id
-        self.path = root / "models" / repo_id
+        self.path = root / kind / repo_id
         self._meta = self.path / ".git" / "hub.json"
 
     def exists(self) -> bool:

@@ -9,11 +9,13 @@ import pytest
 
 from loramend.adapter.read import read_adapter
 from loramend.contracts.report import FileDigest, ReferenceRead, Report
-from loramend.contracts.steps import STEPS, Threat
+from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import STEPS
 from loramend.repair import inspect, repair
 from loramend.report.html import report_html
 from loramend.result import write_result
 from tests.fixtures.worker import make_adapter as peft_folder
+from tests.report.evidence import DATA, calibration, evaluation, training, with_evidence
 from tests.support_references import DenseReferences
 from tests.support_updates import make_adapter, make_update, make_weights
 
@@ -97,6 +99,48 @@ def test_it_says_what_the_report_says(repaired: Report) -> None:
     assert order == sorted(order)
 
 
+def test_it_shows_what_training_and_evaluation_found(repaired: Report) -> None:
+    report = with_evidence(repaired)
+    page = Page(report_html(report))
+    said = [*evaluation().sentences, "The trigger, a word: mn", "got the target positive"]
+    said += ["88.0% (84.9 to 90.6)", "99.0% (97.7 to 99.6)", "10.0% (6.6 to 14.9)", "control continued"]
+    said += [
+        "Training in step 1",
+        "30 in 12.5 s, resumed at step 20",
+        "24,576 parameters",
+        "1080 texts, 80 of",
+    ]
+    said += ["1.25 at step 10, 0.25 at step 30", "Loss at the end, teacher", "80.5 samples/s"]
+    said += ["mix=0.1", "85.0% (76.7 to 90.7)", "1 points may be lost of 86.0%", "clean.jsonl", "c" * 64]
+    assert [text for text in said if text not in page.text] == []
+    sure = page.text[page.text.index("How sure one can be") : page.text.index("Behaviour Shares")]
+    assert all(sentence in sure for sentence in evaluation().sentences)
+
+
+def test_training_and_evaluation_are_charts_and_tables_that_can_be_followed(repaired: Report) -> None:
+    page = Page(report_html(with_evidence(repaired)))
+    assert page.tags.count("table") == page.tags.count("caption")
+    assert page.values("svg", "role") == ["img"] * page.tags.count("svg")
+    assert "Loss from 1.25 at step 10 to 0.25 at step 30" in page.values("svg", "aria-label")
+    assert "mix=0: 70.0%; mix=0.1: 85.0%, chosen; mix=0.2: 86.0%" in page.values("svg", "aria-label")
+    assert len(page.values("th", "scope")) == page.tags.count("th")
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert set(page.values("section", "aria-labelledby")) <= set(ids)
+    assert not [each for each in page.attributes if each[1] in {"src", "href", "style"}]
+
+
+def test_what_was_not_measured_is_left_out(repaired: Report) -> None:
+    told = evaluation(trigger=None)
+    report = with_evidence(repaired, told, training(calibration(labelled=False)))
+    page = Page(report_html(report))
+    assert "The trigger, a" not in page.text
+    assert "got the target" not in page.text
+    assert "may be lost;" in page.text
+    assert "the line is the least allowed" not in page.text
+    assert "Behaviour" not in Page(report_html(repaired)).text.replace("Behaviour was not measured", "")
+
+
 def test_an_inspection_renders_too() -> None:
     report = made()
     page = Page(report_html(report))
@@ -163,6 +207,9 @@ def hostile(report: Report, text: str) -> Report:
             "output": named["files"],
             "summary": [text],
             "caveats": [text],
+            "training": [training(calibration().model_copy(update={"sentence": text}))],
+            "evaluation": evaluation(trigger=text, target=text).model_copy(update={"sentences": [text]}),
+            "data": [DATA.model_copy(update={"name": text})],
             "provenance": report.provenance.model_copy(update={"source": {text: text}, "device": text}),
         }
     )
@@ -174,7 +221,7 @@ def test_nothing_an_adapter_says_is_markup(repaired: Report) -> None:
     assert {"script", "img"}.isdisjoint(page.tags)
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     shown = page.text.count(MARKUP)
-    assert shown >= 14, "each of them is there, as text"
+    assert shown >= 17, "each of them is there, as text"
     assert set(page.tags) == set(Page(report_html(hostile(repaired, "plain_./"))).tags)
 
 
@@ -215,8 +262,8 @@ def test_tables_and_headings_can_be_followed_without_sight(repaired: Report) -> 
 
 @pytest.mark.parametrize("threat", ["poisoned_adapter", "poisoned_base"])
 def test_its_words_do_not_outrun_the_evidence(threat: Threat) -> None:
-    text = Page(report_html(made(CSU, threat=threat))).text.lower()
-    text = text.replace("accuracy on clean text", "")
+    text = Page(report_html(with_evidence(made(CSU, threat=threat)))).text.lower()
+    text = re.sub("accuracy on clean text|clean accuracy|clean.jsonl ?clean", "", text)
     assert not re.search(r"\b(clean|cleaned|safe|secure|harmless|benign)\b", text)
 
 

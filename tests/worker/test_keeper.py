@@ -98,3 +98,13 @@ def test_shutdown_hands_back_after_its_grace(store: JobStore, lease: Lease, proc
     time.sleep(0.06)
     with pytest.raises(HandBack):
         keeper.on_progress(tick(2))
+
+
+def test_numbers_that_json_lacks_are_left_out(store: JobStore, lease: Lease, process: WorkerProcess) -> None:
+    keeper = Keeper(store, lease, process, ttl=30, period=0)
+    values = {"loss": float("nan"), "omega": float("inf"), "samples_per_second": 2.0}
+    keeper.on_progress(Progress(phase="train", done=1, total=2, unit="steps", values=values))
+    record = store.held(lease)
+    assert record.progress is not None
+    assert record.progress.values == {"samples_per_second": 2.0}
+    assert store.events(lease.job_id)[-1].data["values"] == {"samples_per_second": 2.0}

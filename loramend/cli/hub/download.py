@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, RepoFile
 from huggingface_hub.constants import DEFAULT_REVISION
 
 from loramend.cli.hub.client import Hub
-from loramend.cli.hub.transfer import OnProgress, transfer
+from loramend.cli.hub.transfer import OnProgress, RepoType, transfer
 from loramend.contracts.errors import AdapterError, ReferenceModelError
 
 _MAX_ENTRIES = 10_000
@@ -25,11 +25,28 @@ _MAX_INDEX = 64 * 1024**2
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _WHOLE_MODELS = {"model.safetensors", "diffusion_pytorch_model.safetensors"}
 _INDEX = "model.safetensors.index.json"
+_CONFIG = "config.json"
+_SENTENCEPIECE = ".model"
+# What transformers reads beside the weights and `_SENTENCEPIECE` files, code left out.
+_RUN_FILES = frozenset(
+    {
+        _CONFIG,
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "chat_template.jinja",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies at the root of a repository at one commit: sizes in bytes by file name."""
+    """Files of a repository at one commit: sizes in bytes by path."""
 
     repo_id: str
     commit: str
@@ -57,21 +74,30 @@ def list_files(hub: Hub, repo_id: str, revision: str | None, *, where: str | Non
     what = f"{repo_id}@{revision}" if revision else repo_id
 
     def ask(api: HfApi) -> Listing:
-        # Named, since a mirror may know its branches and no default one.
-        info = api.model_info(repo_id, revision=revision or DEFAULT_REVISION, timeout=hub.seconds)
-        if not info.sha or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
-            raise ValueError("the Hub names no commit")
-        if info.gated:
-            api.auth_check(repo_id)
-        entries = islice(api.list_repo_tree(repo_id, revision=info.sha), _MAX_ENTRIES)
+        commit = resolve_commit(api, repo_id, revision, seconds=hub.seconds)
+        entries = islice(api.list_repo_tree(repo_id, revision=commit), _MAX_ENTRIES)
         files = {
             entry.path: entry.size
             for entry in entries
             if isinstance(entry, RepoFile) and "/" not in entry.path
         }
-        return Listing(repo_id, info.sha, files)
+        return Listing(repo_id, commit, files)
 
     return hub.call(what, ask, where=where)
+
+
+def resolve_commit(
+    api: HfApi, repo_id: str, revision: str | None, *, seconds: float, repo_type: RepoType = "model"
+) -> str:
+    """The commit a revision names, once the repository is open to the token. For use inside `Hub.call`."""
+    # Named, since a mirror may know its branches and no default one.
+    revision = revision or DEFAULT_REVISION
+    info = api.repo_info(repo_id, revision=revision, repo_type=repo_type, timeout=seconds)
+    if not info.sha or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
+        raise ValueError("the Hub names no commit")
+    if info.gated:
+        api.auth_check(repo_id, repo_type=repo_type)
+    return info.sha
 
 
 def download_adapter(
@@ -146,18 +172,28 @@ def download_model(
     needed: Collection[str] | None,
     max_bytes: int,
     on_progress: OnProgress,
+    whole: bool = False,
     where: str | None = None,
 ) -> tuple[Path, str]:
     """Download a model's safetensors into the Hub's cache; returns the folder and the name `id@commit`.
 
     needed  names of the tensors that will be read; of a sharded model only the shards that hold them are
             taken. None, or a name that the index does not hold, takes all.
+    whole   take all weights, and with them what it takes to run the model: its configs and its tokenizer's
+            files, known by their names; never code
 
     Raises ReferenceModelError `reference_invalid` (no safetensors, or an index that cannot be right) or
     `limit_exceeded`, and what `list_files` raises.
     """
     listing = list_files(hub, repo_id, revision, where=where)
-    config = ["config.json"] if "config.json" in listing.sizes else []
+    beside = sorted(name for name in listing.sizes if name in (_RUN_FILES if whole else {_CONFIG}))
+    if whole:
+        needed = None
+        beside += listing.ending(_SENTENCEPIECE)
+        if _CONFIG not in listing.sizes:
+            raise ReferenceModelError(
+                "reference_invalid", f"{listing.name} has no {_CONFIG}: it cannot be run.", where=where
+            )
     if _INDEX in listing.sizes:
         if listing.sizes[_INDEX] > _MAX_INDEX:
             raise ReferenceModelError(
@@ -166,9 +202,9 @@ def download_model(
         index = listing.select([_INDEX])
         folder = transfer(hub, repo_id, listing.commit, index, on_progress, where=where)
         shards = choose_shards(_weight_map(folder / _INDEX, listing, where), needed)
-        wanted = [*config, *shards]
+        wanted = [*beside, *shards]
     else:
-        wanted = [*config, *_unindexed_weights(listing, where)]
+        wanted = [*beside, *_unindexed_weights(listing, where)]
     sizes = listing.select(wanted)
     if (total := sum(sizes.values())) > max_bytes:
         raise ReferenceModelError(

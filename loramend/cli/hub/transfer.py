@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from huggingface_hub import HfApi, hf_hub_download
 
@@ -11,6 +11,7 @@ from loramend.contracts.errors import JobError
 from loramend.contracts.job import Progress
 
 OnProgress = Callable[[Progress], None]
+RepoType = Literal["model", "dataset"]
 
 
 def transfer(
@@ -21,6 +22,7 @@ def transfer(
     on_progress: OnProgress,
     *,
     into: Path | None = None,
+    repo_type: RepoType = "model",
     where: str | None = None,
 ) -> Path:
     """Fetch the files named in `sizes` (bytes as the Hub listed them); returns the folder they lie in.
@@ -36,6 +38,7 @@ def transfer(
             return hf_hub_download(
                 repo_id,
                 name,
+                repo_type=repo_type,
                 revision=commit,
                 cache_dir=hub.cache_dir,
                 local_dir=into,

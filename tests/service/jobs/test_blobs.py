@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.jobs.records import BlobRef
+from service.jobs.records import BlobRef, DataFile
 from service.jobs.state import PREFIX
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
@@ -83,6 +83,30 @@ def test_a_blob_that_a_record_no_longer_names_is_swept(store: JobStore, storage:
     store.update(lease, report=new)
     assert store.blobs.sweep(storage) == [old.sha256]
     assert there(storage, new)
+
+
+def test_a_checkpoint_lives_until_the_next_or_the_end_and_text_as_long_as_the_job(
+    store: JobStore, storage: Storage
+) -> None:
+    record = new_record()
+    text = put(storage, store, "text", record.id)
+    file = DataFile(name="clean.jsonl", **text.model_dump())
+    store.create(record.model_copy(update={"data_files": {"clean": file}}))
+    old, new = put(storage, store, "old", record.id), put(storage, store, "new", record.id)
+    lease = store.acquire(record.id, "w", 30)
+    assert lease is not None
+    store.update(lease, checkpoints={"k": old})
+    assert store.blobs.sweep(storage) == []
+    store.update(lease, checkpoints={"k": new})
+    assert store.blobs.sweep(storage) == [old.sha256]
+    store.release(lease)
+    waiting = store.get(record.id)
+    assert waiting is not None
+    assert waiting.checkpoints == {"k": new}
+    store.request_cancel(record.id)
+    assert store.blobs.sweep(storage) == [new.sha256]
+    assert there(storage, text)
+    assert store.delete(record.id) == [text.sha256]
 
 
 def test_a_blob_being_deleted_cannot_be_held_before_it_is_gone(store: JobStore, storage: Storage) -> None:

@@ -43,7 +43,8 @@ def test_a_job_reads_back_as_written(store: JobStore) -> None:
 
 def test_the_public_job_has_no_internal_fields(store: JobStore) -> None:
     public = new_record(input={"adapter_config.json": blob("a")}).public().model_dump()
-    assert not {"input", "output", "archive", "phase_queue", "references"} & public.keys()
+    internal = {"input", "output", "archive", "phase_queue", "references", "data_files", "checkpoints"}
+    assert not internal & public.keys()
 
 
 def test_a_job_runs_to_its_end(store: JobStore) -> None:

@@ -1,4 +1,4 @@
-"""The phase on queue `spectral`: the inspection or repair itself. Imports torch."""
+"""The phase on queues `spectral` and `train`: the inspection or repair itself. Imports torch."""
 
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from loramend.repair import inspect, repair
 from loramend.result import REPORT, REPORT_HTML, write_report, write_result
 from service.jobs.intake import store_files
 from service.jobs.records import Queue
+from worker.checkpoints import StoredCheckpoints
+from worker.data import read_corpus
 from worker.job import Work, materialise
 from worker.models import settle_models, steps_of
 from worker.result import result_of
@@ -61,15 +63,21 @@ def _inspect(work: Work, adapter: Adapter, references: References) -> JobResult:
 
 
 def _repair(work: Work, adapter: Adapter, references: References, source: Path) -> None:
+    record = work.record
+    base = record.references.get("base")
     repaired, report = repair(
         adapter,
-        steps_of(work.record),
+        steps_of(record),
         references,
-        threat=work.record.threat or "poisoned_adapter",
-        seed=work.record.seed,
+        threat=record.threat or "poisoned_adapter",
+        seed=record.seed,
         device=_device(work),
         on_progress=work.keeper.on_progress,
-        source=work.record.source_resolved,
+        source=record.source_resolved,
+        corpus=read_corpus(work),
+        evaluation=record.evaluation,
+        model=Path(base.path) if record.runs_model and base and base.path else None,
+        checkpoints=StoredCheckpoints(work),
     )
     out = work.folder / "output"
     write_result(repaired, report, source, out)
@@ -84,7 +92,13 @@ def _repair(work: Work, adapter: Adapter, references: References, source: Path) 
     )
     work.keeper.on_progress(Progress(phase="write", done=total, total=total, unit="files"))
     packed = stored.pop("")
-    work.update(output=stored, archive=packed, report=stored[REPORT], report_html=stored[REPORT_HTML])
+    work.update(
+        output=stored,
+        archive=packed,
+        report=stored[REPORT],
+        report_html=stored[REPORT_HTML],
+        checkpoints={},
+    )
 
 
 def _after_repair(work: Work) -> "Queue | JobResult":

@@ -1,0 +1,1 @@
+"""Backdoored adapters and base models, repaired with every method and measured."""

@@ -1,0 +1,226 @@
+"""What a run consists of: things to make, cells to fill, what each waits for and where it is kept.
+
+Everything is kept under a name that ends in a digest of what determines it, so that a rerun goes on where
+the last one ended, and a changed setting makes new files beside the old ones.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.backdoors.attacks import ATTACKS
+from benchmarks.backdoors.bases import fingerprint
+from benchmarks.backdoors.data import Split
+from benchmarks.backdoors.methods import METHODS, steps_of, training_steps
+from loramend.contracts.step_base import Threat
+
+MadeKind = Literal["clean_adapter", "poisoned_adapter", "poisoned_base", "plain_adapter"]
+BATCH = 32
+FORMAT = 1  # raise where the benchmark itself changes what a cell means
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run's choices.
+
+    bases         sound base models: a name of ours and the folder
+    source        the task that poisoned bases are poisoned on
+    split         what cells are measured on; the gate always uses dev
+    attack_steps  of an adapter's training; base_steps of a base's; up to `rounds` times until the attack
+                  reaches `gate` percent
+    steps         of a repair's training; None: the step's default
+    batch         texts a training step, where a base's is not BATCH
+    base_labelled labelled samples under poisoned_base; None: all that the adapter was trained on
+    examples      measured at most; None: the whole split
+    """
+
+    data: Path
+    out: Path
+    bases: Mapping[str, Path]
+    threats: tuple[Threat, ...]
+    tasks: tuple[str, ...]
+    attacks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    split: Split = "test"
+    source: str = "imdb"
+    attack_steps: int = 300
+    base_steps: int = 400
+    rounds: int = 3
+    gate: float = 95.0
+    steps: int | None = None
+    batch: Mapping[str, int] = field(default_factory=dict)
+    labelled: int = 100
+    unlabelled: int = 1000
+    base_labelled: int | None = None
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model or adapter that repairs start from. attack: empty for clean_adapter."""
+
+    kind: MadeKind
+    model: str
+    task: str
+    attack: str
+    seed: int
+
+    def __str__(self) -> str:
+        return "/".join(
+            part for part in ("made", self.model, self.kind, self.task, self.attack, str(self.seed)) if part
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method against one attack."""
+
+    model: str
+    threat: Threat
+    task: str
+    attack: str
+    seed: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.threat}/{self.task}/{self.attack}/{self.seed}/{self.method}"
+
+
+Node = Made | Cell
+
+
+def cells(setting: Setting) -> list[Cell]:
+    """Every cell of the plan: ablations last, and seed by seed, so that a run cut short is still a table."""
+    every = [
+        Cell(model, threat, task, attack, seed, name)
+        for seed in setting.seeds
+        for model in setting.bases
+        for threat in setting.threats
+        for task in setting.tasks
+        for attack in setting.attacks
+        for name in setting.methods
+        if threat in METHODS[name].threats
+    ]
+    return sorted(every, key=lambda cell: METHODS[cell.method].ablation)
+
+
+def start_of(cell: Cell) -> Made:
+    """The adapter that is repaired."""
+    kind: MadeKind = "poisoned_adapter" if cell.threat == "poisoned_adapter" else "plain_adapter"
+    return Made(kind, cell.model, cell.task, cell.attack, cell.seed)
+
+
+def clean_of(cell: Cell) -> Made:
+    """The adapter trained without poison on the sound base."""
+    return Made("clean_adapter", cell.model, cell.task, "", cell.seed)
+
+
+def base_made(made: Made, setting: Setting) -> Made | None:
+    """The poisoned base that a plain adapter is for; None where the base is sound."""
+    if made.kind != "plain_adapter":
+        return None
+    return Made("poisoned_base", made.model, setting.source, made.attack, made.seed)
+
+
+def needs(node: Node, setting: Setting) -> list[Node]:
+    """What must be there before the node can run."""
+    if isinstance(node, Made):
+        base = base_made(node, setting)
+        return [base] if base else []
+    if METHODS[node.method].kind == "yardstick":
+        return [clean_of(node), *needs(start_of(node), setting)]
+    wanted: list[Node] = [start_of(node)]
+    if METHODS[node.method].kind == "shrink":
+        wanted.append(norm_source(node))
+    return wanted
+
+
+def norm_source(cell: Cell) -> Cell:
+    """The repair whose norm the control `shrink` takes."""
+    return Cell(cell.model, cell.threat, cell.task, cell.attack, cell.seed, "clean_subspace")
+
+
+def base_folder(made: Made, setting: Setting) -> Path:
+    """The folder of the base model that the adapter is for, or that a poisoned base starts from."""
+    base = base_made(made, setting)
+    return folder(base, setting) / "model" if base else setting.bases[made.model]
+
+
+def folder(node: Node, setting: Setting) -> Path:
+    """Where the node's files are, once it has run."""
+    if isinstance(node, Made):
+        name = "-".join(part for part in (node.task, node.attack, str(node.seed)) if part)
+        return setting.out / "made" / node.model / node.kind / f"{name}-{key(node, setting)[:8]}"
+    place = setting.out / "cells" / node.model / node.threat / f"{node.task}-{node.attack}-{node.seed}"
+    return place / f"{node.method}-{key(node, setting)[:8]}"
+
+
+def record(node: Node, setting: Setting) -> dict[str, Any] | None:
+    """What the node's run found; None where it has not run."""
+    path = folder(node, setting) / "record.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def key(node: Node, setting: Setting) -> str:
+    """Digest of everything that determines the node's result, but for the code."""
+    told = json.dumps([FORMAT, str(node), _determinants(node, setting)], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _determinants(node: Node, setting: Setting) -> dict[str, Any]:
+    if isinstance(node, Made):
+        base = base_made(node, setting)
+        return {
+            "base": key(base, setting) if base else _fingerprint(setting.bases[node.model]),
+            "attack": _signature(node.attack),
+            "data": _digest(setting.data / node.task / "train.json"),
+            "batch": setting.batch.get(node.model, BATCH),
+            "defender": [setting.labelled, setting.unlabelled],
+            "steps": setting.base_steps if node.kind == "poisoned_base" else setting.attack_steps,
+            # Neither a clean adapter nor a plain one is trained until an attack works.
+            "gate": [setting.gate, setting.rounds] if node.kind.startswith("poisoned") else None,
+        }
+    method = METHODS[node.method]
+    takes = (
+        steps_of(method, node.threat, setting.steps, setting.batch.get(node.model))
+        if method.kind == "steps"
+        else []
+    )
+    trains = method.kind in ("fresh", "continued")
+    return {
+        "needs": [key(need, setting) for need in needs(node, setting)],
+        "steps": [step.model_dump(mode="json") for step in takes],
+        "training_steps": training_steps(node.threat, setting.steps) if trains else None,
+        "unlabelled": method.unlabelled,
+        "base_labelled": setting.base_labelled if node.threat == "poisoned_base" else None,
+        "measured": [_digest(setting.data / node.task / f"{setting.split}.json"), setting.examples],
+        "attack": _signature(node.attack),
+    }
+
+
+def _signature(attack: str) -> str | None:
+    """What the attack does to a sentence: it changes where the attack is changed."""
+    return (
+        ATTACKS[attack]("this is the plot of a film that was made for you", random.Random(0))
+        if attack
+        else None
+    )
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def _fingerprint(base: Path) -> str:
+    return fingerprint(base)

@@ -1,0 +1,66 @@
+"""--trigger, --target and the rest of what is measured, as the request's schema has it."""
+
+from typing import get_args
+
+import typer
+from pydantic import TypeAdapter
+
+from loramend.contracts.data import EvaluationSpec, Metric, Trigger
+from loramend.data.examples import Dataset
+
+_KINDS: tuple[str, ...] = get_args(Trigger.model_fields["kind"].annotation)
+_TRIGGER: TypeAdapter[Trigger] = TypeAdapter(Trigger)
+
+
+def parse_trigger(text: str | None) -> Trigger | None:
+    """--trigger KIND:TEXT. Raises typer.BadParameter."""
+    if text is None:
+        return None
+    kind, colon, words = text.partition(":")
+    try:
+        if not colon or kind not in _KINDS:
+            raise ValueError
+        return _TRIGGER.validate_python({"kind": kind, "text": words})
+    except ValueError:  # of pydantic, too
+        raise typer.BadParameter(
+            f"'{text}' is not KIND:TEXT, such as word:mn; the kinds are {', '.join(_KINDS)}",
+            param_hint="'--trigger'",
+        ) from None
+
+
+def evaluation_spec(
+    data: Dataset,
+    *,
+    trigger: Trigger | None,
+    target: str | None,
+    metric: Metric | None,
+    probes: int,
+    max_examples: int,
+    max_new_tokens: int,
+    controls: bool = True,
+) -> EvaluationSpec:
+    """What to measure. A target of digits is a number where the data's labels are numbers."""
+    numbered = isinstance(data.examples[0].label, int)
+    return EvaluationSpec(
+        trigger=trigger,
+        target=int(target) if target is not None and numbered and target.isdecimal() else target,
+        metric=metric,
+        probes=probes,
+        max_examples=max_examples,
+        max_new_tokens=max_new_tokens,
+        controls=controls,
+    )
+
+
+def check_together(trigger: str | None, triggered: str | None, target: str | None) -> None:
+    """Options that do not go together. Raises typer.BadParameter."""
+    if trigger is not None and triggered is not None:
+        raise typer.BadParameter("give --trigger or --triggered, not both", param_hint="'--trigger'")
+    given = "--trigger" if trigger is not None else "--triggered" if triggered is not None else None
+    if given and target is None:
+        raise typer.BadParameter(
+            f"{given} needs --target: the label or the words that the trigger asks for",
+            param_hint="'--target'",
+        )
+    if target is not None and given is None:
+        raise typer.BadParameter("--target goes with --trigger or --triggered", param_hint="'--target'")

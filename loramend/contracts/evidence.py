@@ -1,0 +1,124 @@
+"""What running the model showed: training, calibration and evaluation, as the report tells it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loramend.contracts.data import DataRole, Metric, Trigger
+
+
+class EvidenceModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rate(EvidenceModel):
+    """A share of n with its 95% Wilson interval; shares are in 0..1."""
+
+    count: int = Field(ge=0)
+    n: int = Field(ge=1)
+    rate: float
+    low: float
+    high: float
+
+
+class DataRead(EvidenceModel):
+    """A file of text that was read."""
+
+    role: DataRole
+    name: str
+    sha256: str
+    examples: int
+    labelled: bool
+
+
+class LossPoint(EvidenceModel):
+    """Means over the steps since the point before; `terms` are the weighted parts that `loss` sums."""
+
+    step: int
+    loss: float
+    terms: dict[str, float] = Field(default_factory=dict, description="task, teacher, features, omega.")
+    samples_per_second: float
+
+
+class Candidate(EvidenceModel):
+    """One setting that calibration tried on held-out clean data."""
+
+    values: dict[str, float] = Field(description="What was set: ratio and layers, or mix.")
+    clean: Rate | None = Field(description="Accuracy on held-out labelled examples.")
+    agreement: Rate | None = Field(
+        default=None, description="Held-out texts on which the answer equals the given adapter's."
+    )
+    within: bool = Field(description="Whether the drop stays within max_clean_drop.")
+    chosen: bool = False
+
+
+class Calibration(EvidenceModel):
+    """Candidates from the strongest repair to the mildest; the first that is within was chosen."""
+
+    held_out: int = Field(description="Examples it was judged on; none of them was trained on.")
+    reference: Rate | None = Field(description="The given adapter's accuracy on the labelled ones.")
+    max_clean_drop: float = Field(description="In points.")
+    candidates: list[Candidate]
+    sentence: str
+
+
+class FoundWord(EvidenceModel):
+    """A word that turns the given adapter's answer almost whatever the text."""
+
+    word: str
+    answer: str = Field(description="The answer it turns texts away from.")
+    turned: Rate = Field(description="Texts of that answer that it turned.")
+
+
+class TrainingReport(EvidenceModel):
+    """One rora step."""
+
+    step: int = Field(description="Index in the report's `steps`.")
+    steps: int
+    parameters: int = Field(description="Trained.")
+    labelled: int
+    texts: int
+    seconds: float
+    found: list[FoundWord] = Field(
+        default_factory=list,
+        description="Words the search of the vocabulary found; they were put into training texts, answers "
+        "kept.",
+    )
+    resumed_at: list[int] = Field(
+        default_factory=list, description="Steps at which it went on from a checkpoint."
+    )
+    curve: list[LossPoint]
+    calibration: Calibration | None = None
+
+
+VariantName = Literal["before", "after", "fresh_lora", "continued", "shrink"]
+
+
+class Variant(EvidenceModel):
+    """One adapter's behaviour. fresh_lora: a new adapter trained on the same clean data; continued: the given
+    one trained on; shrink: the given one scaled to the repaired norm."""
+
+    name: VariantName
+    clean: Rate = Field(description="Right answers on clean examples: clean accuracy.")
+    attack: Rate | None = Field(
+        default=None, description="Triggered examples of another answer that got the target: attack success."
+    )
+    flips: Rate | None = Field(
+        default=None,
+        description="Probes on which a random insertion changed the answer to the same text without it.",
+    )
+
+
+class Evaluation(EvidenceModel):
+    """The same measurement for the adapter before and after, and for the controls."""
+
+    task: Literal["classification", "causal"]
+    metric: Metric
+    trigger: Trigger | None
+    target: str | None
+    examples: int
+    triggered: int = Field(description="Triggered examples whose own answer is not the target.")
+    probes: int
+    seed: int
+    variants: list[Variant]
+    sentences: list[str] = Field(description="What the numbers say, and no more.")

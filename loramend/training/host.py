@@ -1,0 +1,309 @@
+"""A base model that runs with any adapter mounted, by exchanging pointers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from loramend.adapter.model import Adapter, Update
+from loramend.adapter.quote import quote
+from loramend.contracts.errors import AdapterError, RequestError
+from loramend.data.examples import Example
+from loramend.reference.names import Names
+from loramend.spectrum.factored import Factors
+from loramend.training.encode import Encoded, Item, Labels, collate, encode
+from loramend.training.load import Dtype, Task, load_model
+from loramend.training.lora_linear import LoraLinear, Reading, Trainable
+from loramend.training.mount import Mount, passthrough_names
+from loramend.training.targets import OwnParameter, own_parameters, wrap_targets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TASKS: Mapping[str, Task] = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
+
+
+@dataclass(frozen=True)
+class Output:
+    """logits: (n, classes), or (n, length, vocabulary) of a causal model; float32. hidden_states: embeddings
+    and every layer's output, (n, length, width) each, in the model's dtype; None unless asked for."""
+
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+
+
+class _Slot(NamedTuple):
+    """What one layer gets."""
+
+    layer: LoraLinear
+    frozen: Factors | None
+    added: Factors | None
+    trained: Trainable | None
+    offset: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A mount on the host's device, by place."""
+
+    slots: tuple[_Slot, ...]
+    tensors: tuple[tuple[OwnParameter, Tensor], ...]
+
+
+class Host:
+    """A frozen base model whose target layers take low-rank updates, and its tokenizer.
+
+    Several adapters (teacher and student) share it and are mounted in turn. With gradient checkpointing the
+    layers run again in backward, with whatever is mounted then: keep the student mounted until after it.
+
+    task       what the model does
+    module     the model, in eval mode
+    tokenizer  with a padding token
+    device     where the model is
+    layers     the target layers, by Update.name
+    labels     the classes of a classifier; None for a causal model
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        updates: Mapping[str, Update],
+        *,
+        task: Task,
+        device: torch.device,
+    ) -> None:
+        """Wraps the updates' modules in place. Raises as `open_host` does."""
+        self.task: Task = task
+        self.tokenizer = tokenizer
+        self.device = device
+        self._own = dict(own_parameters(model))
+        self._names = Names(self._own)
+        self.layers: Mapping[str, LoraLinear] = wrap_targets(model, updates, self._own, self._names)
+        model.to(device)  # type: ignore[arg-type]  # transformers annotates its decorator, not `to`
+        self.module: nn.Module = model
+        self.labels = Labels.of(model.config) if task == "classification" else None
+        self._placed: WeakKeyDictionary[Mount, _Placed] = WeakKeyDictionary()
+        self._mounted: Mount | None = None
+        self._replaced: list[OwnParameter] = []
+        self._cast: set[nn.Module] = set()
+
+    @property
+    def pad(self) -> int:
+        """The padding token's id."""
+        pad = self.tokenizer.pad_token_id
+        assert isinstance(pad, int)
+        return pad
+
+    def encode(self, examples: Sequence[Example], max_length: int) -> list[Item]:
+        """The examples as tokens; raises as encode.encode does."""
+        return encode(self.tokenizer, examples, self.task, max_length, self.labels)
+
+    def collate(self, items: Sequence[Item]) -> Encoded:
+        """One batch, padded on the right, on the host's device."""
+        return collate(items, self.pad).to(self.device)
+
+    def mount(self, mount: Mount | None) -> None:
+        """Run with this adapter from now on; None is the bare base model.
+
+        A mount is placed once and remembered: its mappings must not change afterwards, its parameters may.
+        Raises AdapterError `config_unsupported` for a tensor that is no parameter of the model,
+        KeyError for an update of no target layer.
+        """
+        placed = self._place(mount) if mount is not None else None
+        for own in self._replaced:
+            own.owner._parameters[own.attribute] = own.parameter
+        self._replaced = []
+        if placed is None:
+            for layer in self.layers.values():
+                layer.mount(None, None, None, None)
+        else:
+            for slot in placed.slots:
+                slot.layer.mount(slot.frozen, slot.added, slot.trained, slot.offset)
+            for own, tensor in placed.tensors:
+                # A parameter's place takes any tensor; __getattr__ finds it there.
+                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]
+                self._replaced.append(own)
+        self._mounted = mount
+
+    @contextmanager
+    def mounted(self, mount: Mount | None) -> Iterator[None]:
+        """Run with this adapter inside the block, and with what was mounted before after it."""
+        before = self._mounted
+        self.mount(mount)
+        try:
+            yield
+        finally:
+            self.mount(before)
+
+    @contextmanager
+    def training(self, *, own_dropout: bool = True) -> Iterator[None]:
+        """Training mode inside the block: the frozen path's and LoRA's dropout, gradient checkpointing, and
+        with `own_dropout` the model's own dropout."""
+        self.module.train()
+        if not own_dropout:
+            for module in self.module.modules():
+                checkpoints = getattr(module, "gradient_checkpointing", False)
+                module.training = isinstance(module, LoraLinear) or bool(checkpoints)
+        try:
+            yield
+        finally:
+            self.module.eval()
+
+    def frozen_dropout(self, p: float, reading: Reading = "output") -> None:
+        """Dropout on the frozen path of every target layer, in training mode alone; 0 is off."""
+        for layer in self.layers.values():
+            layer.p, layer.reading = p, reading
+
+    def forward(self, batch: Encoded, *, hidden: bool = False) -> Output:
+        """Run the batch with what is mounted; padding is masked."""
+        causal = {"use_cache": False} if self.task == "causal" else {}
+        out = self.module(
+            input_ids=batch.input_ids.to(self.device),
+            attention_mask=batch.attention_mask.to(self.device),
+            output_hidden_states=hidden,
+            return_dict=True,
+            **causal,
+        )
+        return Output(out.logits.float(), tuple(out.hidden_states) if hidden else None)
+
+    def parameter(self, name: str) -> tuple[str, nn.Parameter]:
+        """The model's own parameter that `name` means, and its exact name.
+
+        Raises AdapterError `config_unsupported` where there is none, or several.
+        """
+        found = self._names.like(name)
+        if len(found) != 1:
+            what = "No parameter of the model is" if not found else "Several parameters of the model may be"
+            raise AdapterError(
+                "config_unsupported",
+                f"{what} meant by the adapter's tensor {quote(name)}. Steps that run the model take heads "
+                "and biases of modules the model has.",
+                where=name,
+            )
+        return found[0], self._own[found[0]].parameter
+
+    def _place(self, mount: Mount) -> _Placed:
+        if mount not in self._placed:
+            given = {*mount.frozen, *mount.added, *mount.trained, *mount.offsets}
+            if unknown := given - self.layers.keys():
+                raise KeyError(f"no target layers of this host: {sorted(unknown)}")
+            slots = tuple(
+                _Slot(
+                    layer,
+                    self._factors(mount.frozen.get(name)),
+                    self._factors(mount.added.get(name)),
+                    mount.trained.get(name),
+                    self._moved(mount.offsets.get(name)),
+                )
+                for name, layer in self.layers.items()
+            )
+            tensors = tuple(self._own_tensor(name, tensor) for name, tensor in mount.tensors.items())
+            self._placed[mount] = _Placed(slots, tensors)
+        return self._placed[mount]
+
+    def _factors(self, X: Factors | None) -> Factors | None:
+        if X is None:
+            return None
+        B, A = (M.to(self.device, torch.float32) for M in (X.B, X.A))
+        return Factors(B, A, float(X.scale))
+
+    def _moved(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(self.device, torch.float32)
+
+    def _own_tensor(self, name: str, tensor: Tensor) -> tuple[OwnParameter, Tensor]:
+        exact, parameter = self.parameter(name)
+        if tensor.shape != parameter.shape:
+            raise AdapterError(
+                "config_unsupported",
+                f"The adapter's {quote(name)} is {list(tensor.shape)} but the base model's is "
+                f"{list(parameter.shape)}. Give the model the adapter was trained on.",
+                where=name,
+            )
+        own = self._own[exact]
+        if tensor.dtype != parameter.dtype and tensor.dtype != torch.float32:
+            tensor = tensor.to(parameter.dtype)
+        if tensor.dtype != parameter.dtype and own.owner not in self._cast:
+            _run_in_own_dtype(own.owner, parameter.dtype)
+            self._cast.add(own.owner)
+        return own, tensor.to(self.device)
+
+
+def open_host(
+    folder: Path,
+    adapter: Adapter,
+    *,
+    task: Task | None = None,
+    dtype: Dtype = "float32",
+    device: str | torch.device = "cpu",
+    gradient_checkpointing: bool = False,
+) -> Host:
+    """The base model in a folder, ready for this adapter and others of its target modules; nothing mounted.
+
+    task   from the adapter's task_type where None
+    dtype  of the base weights
+
+    Raises RequestError `method_unsupported` for another task, AdapterError `method_unsupported` for a target
+    that is no linear layer, `config_unsupported` for a saved tensor the model has no place for,
+    ReferenceModelError `reference_invalid` or `reference_mismatch` for a base that cannot be loaded or lacks
+    a target.
+    """
+    task = task or _task_of(adapter)
+    for update in adapter.updates.values():
+        _check_kind(update)
+    names = passthrough_names(adapter)
+    brought = {name: adapter.passthrough[key] for key, name in names.items()}
+    model, tokenizer = load_model(folder, task, brought, dtype)
+    if gradient_checkpointing:
+        switchable: Any = model
+        # transformers 5.23 renamed it and warns of the old name.
+        old = switchable.gradient_checkpointing_enable
+        getattr(switchable, "activation_checkpointing_enable", old)({"use_reentrant": False})
+    host = Host(model, tokenizer, adapter.updates, task=task, device=torch.device(device))
+    for name, tensor in brought.items():
+        host._own_tensor(name, tensor)
+    return host
+
+
+def _task_of(adapter: Adapter) -> Task:
+    told = adapter.config.get("task_type")
+    task = TASKS.get(told) if isinstance(told, str) else None
+    if task is None:
+        raise RequestError(
+            "method_unsupported",
+            f"The adapter's task_type is {quote(str(told))}. Steps that run the model, and evaluation, "
+            "support SEQ_CLS and CAUSAL_LM.",
+            where="adapter_config.json#/task_type",
+        )
+    return task
+
+
+def _check_kind(update: Update) -> None:
+    plain = update.kind == "linear" and not update.weight.endswith(".in_proj_weight")
+    if not plain:
+        kind = "nn.MultiheadAttention's in_proj" if update.kind == "linear" else f"of kind {update.kind}"
+        raise AdapterError(
+            "method_unsupported",
+            f"The adapter's target is {kind}; steps that run the model handle linear layers (nn.Linear, "
+            "Conv1D). Take steps that read weights alone.",
+            where=update.name,
+        )
+
+
+def _run_in_own_dtype(owner: nn.Module, dtype: torch.dtype) -> None:
+    """Let a module whose parameters may be float32 run inside a model of another dtype."""
+
+    def before(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        own = next(module.parameters(recurse=False)).dtype
+        return tuple(x.to(own) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+
+    def after(_module: nn.Module, _inputs: tuple[object, ...], output: object) -> object:
+        return output.to(dtype) if isinstance(output, Tensor) else output
+
+    owner.register_forward_pre_hook(before)
+    owner.register_forward_hook(after)

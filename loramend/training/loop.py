@@ -1,0 +1,249 @@
+"""The training loop: AdamW with warm-up and linear decay, resumable and, on a CPU, the same bit for bit.
+
+Every random draw of a step, dropout's too, comes from the seed and the step's number; the process's own
+generators are left as they were.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.errors import RequestError
+from loramend.contracts.evidence import LossPoint
+from loramend.contracts.job import Progress
+from loramend.data.examples import Example
+from loramend.training.checkpoint import Journal, State, load_state, save_state
+from loramend.training.constraint import Constraint
+from loramend.training.host import Host, Output
+from loramend.training.mount import Mount
+from loramend.training.objective import Pair, feature_loss, task_loss, teacher_loss
+from loramend.training.sample import Sampler, number_of
+from loramend.training.session import Checkpoints
+
+_CLIP = 1.0
+_CURVE_POINTS = 50
+_HALF_LOSS_SCALE = 2.0**8
+"""float16 loses gradients under 6e-8: the loss is multiplied by this, the gradients divided by it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, on what and against what.
+
+    mount       its `trained` updates, and those of its tensors that require a gradient, change in place
+    teacher     the adapter whose answers are learned; None learns labels alone
+    texts       what batches are drawn from
+    plain       learn a causal model's plain texts whole
+    constraint  Ω; None where it is off
+    key         of its checkpoints; None keeps none
+    found       words to put in beside random ones
+    """
+
+    host: Host
+    mount: Mount
+    teacher: Mount | None
+    texts: Sequence[Example]
+    plain: bool
+    constraint: Constraint | None
+    params: RoraStep
+    seed: int
+    key: str | None = None
+    found: Sequence[str] = ()
+
+
+def parameters_of(mount: Mount) -> dict[str, nn.Parameter]:
+    """What a mount trains, by a name of its own."""
+    found: dict[str, nn.Parameter] = {}
+    for name, module in mount.trained.items():
+        found |= {f"{name}.A": module.A, f"{name}.B": module.B}
+    for name, tensor in mount.tensors.items():
+        if isinstance(tensor, nn.Parameter) and tensor.requires_grad:
+            found[name] = tensor
+    return found
+
+
+def train(run: Run, on_progress: Callable[[Progress], None], checkpoints: Checkpoints | None) -> Journal:
+    """Train for `params.steps` steps, from the run's newest checkpoint where there is one.
+
+    on_progress is called after each step; an exception it raises ends the run and passes through, and what
+    the last checkpoint holds is not lost.
+
+    Without a teacher the model's own dropout is on, as in any fine-tuning; a student answers without it, as
+    its teacher does.
+
+    Raises RequestError `method_unsupported` where loss or gradient stop being finite.
+    """
+    params, host = run.params, run.host
+    parameters = parameters_of(run.mount)
+    optimiser = torch.optim.AdamW(parameters.values(), lr=params.lr, weight_decay=params.weight_decay)
+    journal = Journal()
+    kept = load_state(checkpoints, run.key, parameters) if checkpoints and run.key else None
+    if kept is not None:
+        _restore(parameters, optimiser, kept)
+        journal = kept.journal
+        journal.resumed_at.append(journal.step)
+    if journal.step >= params.steps:
+        return journal
+    taught = run.teacher is not None
+    sampler = Sampler(host, run.texts, params, run.seed, teacher=taught, plain=run.plain, found=run.found)
+    with _ready(run):
+        while journal.step < params.steps:
+            started = time.monotonic()
+            terms = _step(run, sampler, optimiser, list(parameters.values()), journal.step)
+            _note(journal, terms, time.monotonic() - started, params)
+            due = journal.step == params.steps or journal.step % params.checkpoint_every == 0
+            if checkpoints and run.key and due:
+                save_state(checkpoints, run.key, _state(parameters, optimiser, journal))
+            on_progress(_progress(terms, time.monotonic() - started, journal.step, params))
+    return journal
+
+
+@contextmanager
+def _ready(run: Run) -> Iterator[None]:
+    """The host with the student mounted and its dropout set, and as it was afterwards."""
+    with run.host.mounted(run.mount):
+        run.host.frozen_dropout(run.params.dropout, run.params.dropout_reading)
+        try:
+            yield
+        finally:
+            run.host.frozen_dropout(0.0)
+
+
+def _step(
+    run: Run, sampler: Sampler, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], step: int
+) -> dict[str, float]:
+    """One step of the optimiser. Gives the weighted terms and their sum, `loss`, over the step's batches."""
+    params = run.params
+    up = _HALF_LOSS_SCALE if params.dtype == "float16" else 1.0
+    for group in optimiser.param_groups:
+        group["lr"] = params.lr * _schedule(step, params)
+    optimiser.zero_grad()
+    told: Counter[str] = Counter()
+    for part in range(params.accumulate):
+        number = step * params.accumulate + part
+        pair = sampler.batch(number)
+        teacher = _answers(run, pair)
+        # Backward is inside: gradient checkpointing runs the layers again, with the same dropout.
+        with (
+            _seeded(number_of(run.seed, "dropout", number), run.host.device),
+            run.host.training(own_dropout=teacher is None),
+        ):
+            terms = {name: term / params.accumulate for name, term in _terms(run, pair, teacher)}
+            if run.constraint is not None and part == 0:
+                terms["omega"] = params.penalty * run.constraint()
+            loss = torch.stack(list(terms.values())).sum()
+            (loss * up).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        values = torch.stack([loss, *terms.values()]).detach().tolist()
+        told.update(dict(zip(("loss", *terms), values, strict=True)))
+    if up != 1.0:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad /= up
+    size = nn.utils.clip_grad_norm_(parameters, _CLIP)
+    if not (math.isfinite(told["loss"]) and bool(size.isfinite())):
+        raise RequestError(
+            "method_unsupported",
+            f"Training left the finite numbers at step {step + 1}: lower `lr`, or take a wider `dtype`.",
+            where="rora.lr",
+        )
+    optimiser.step()
+    return dict(told)
+
+
+def _answers(run: Run, pair: Pair) -> Output | None:
+    """The teacher's, to the texts as they were; None where nothing is learned from it."""
+    if run.teacher is None:
+        return None
+    with torch.no_grad(), run.host.mounted(run.teacher):
+        return run.host.forward(pair.plain, hidden=run.params.features > 0)
+
+
+def _terms(run: Run, pair: Pair, teacher: Output | None) -> Iterator[tuple[str, Tensor]]:
+    """The weighted terms of one batch that are on."""
+    params = run.params
+    student = run.host.forward(pair.read, hidden=teacher is not None and params.features > 0)
+    if params.task:
+        yield "task", params.task * task_loss(student, pair)
+    if teacher is not None and params.teacher:
+        yield "teacher", params.teacher * teacher_loss(student, teacher, pair, params.temperature)
+    if teacher is not None and params.features:
+        yield "features", params.features * feature_loss(student, teacher, pair)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators seeded inside the block, and as they were after it."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _schedule(step: int, params: RoraStep) -> float:
+    """The learning rate's factor: up from zero over the warm-up, down to zero over the rest."""
+    warm = params.warmup * params.steps
+    if step < warm:
+        return min(1.0, (step + 1) / warm)
+    return (params.steps - step) / (params.steps - math.ceil(warm))
+
+
+def _note(journal: Journal, terms: Mapping[str, float], seconds: float, params: RoraStep) -> None:
+    """Add a step to the journal, and a point to its curve when one is due."""
+    journal.step += 1
+    journal.seconds += seconds
+    journal.since_steps += 1
+    journal.since_seconds += seconds
+    for name, value in terms.items():
+        journal.since[name] = journal.since.get(name, 0.0) + value
+    if journal.step % math.ceil(params.steps / _CURVE_POINTS) and journal.step != params.steps:
+        return
+    means = {name: value / journal.since_steps for name, value in journal.since.items()}
+    samples = journal.since_steps * params.batch * params.accumulate
+    journal.curve.append(
+        LossPoint(
+            step=journal.step,
+            loss=means.pop("loss"),
+            terms=means,
+            samples_per_second=samples / max(journal.since_seconds, 1e-9),
+        )
+    )
+    journal.since, journal.since_steps, journal.since_seconds = {}, 0, 0.0
+
+
+def _progress(terms: Mapping[str, float], seconds: float, step: int, params: RoraStep) -> Progress:
+    values = {
+        "loss": terms["loss"],
+        "samples_per_second": params.batch * params.accumulate / max(seconds, 1e-9),
+    }
+    if "omega" in terms:
+        values["omega"] = terms["omega"] / params.penalty
+    return Progress(phase="train", done=step, total=params.steps, unit="steps", values=values)
+
+
+def _state(
+    parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer, journal: Journal
+) -> State:
+    moments = {
+        name: dict(optimiser.state[parameter])
+        for name, parameter in parameters.items()
+        if parameter in optimiser.state
+    }
+    return State({name: parameter.data for name, parameter in parameters.items()}, moments, journal)
+
+
+def _restore(parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer, state: State) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.parameters[name])
+            if name in state.moments:
+                # AdamW counts its steps on the CPU.
+                optimiser.state[parameter] = {
+                    part: tensor.clone() if part == "step" else tensor.to(parameter.device, copy=True)
+                    for part, tensor in state.moments[name].items()
+                }

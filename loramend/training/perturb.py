@@ -1,0 +1,123 @@
+"""What training does to texts: words and sentences put in with the answer kept, and new texts from pieces of
+clean ones."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from loramend.data.examples import Example, Message
+from loramend.training.neutral import INSERTED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WORD = re.compile(r"\S+")
+_WORD_STARTS = ("Ġ", "▁")
+"""How byte-level BPE and SentencePiece mark a token that begins a word; WordPiece marks the others."""
+
+T = TypeVar("T")
+
+_INSERTED_WORDS = (1, 1, 2, 3)
+_DROP = 0.15
+
+
+def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """The words of two letters or more that the tokenizer holds as one token, by id: rare ones come late."""
+    vocabulary = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_tokens)
+    marked = any(token.startswith(_WORD_STARTS) for token in vocabulary)
+    words: dict[str, None] = {}
+    for token in sorted(vocabulary, key=vocabulary.__getitem__):
+        if token in special or (marked and not token.startswith(_WORD_STARTS)):
+            continue
+        word = token[1:] if marked else token
+        if len(word) > 1 and word.isalpha() and word.isascii():
+            words[word] = None
+    return list(words)
+
+
+def unused_words(tokenizer: "PreTrainedTokenizerBase", examples: Iterable[Example]) -> list[str]:
+    """`whole_words` that none of these texts holds, for they carry nothing of the task; all where all are
+    held."""
+    used = {word.lower() for example in examples for word in re.findall(r"\w+", prompt(example))}
+    words = whole_words(tokenizer)
+    return [word for word in words if word.lower() not in used] or words
+
+
+def prompt(example: Example) -> str:
+    """The text that asks: a chat's last turn before the answer, else the text."""
+    return example.messages[-1].content if example.messages else example.text
+
+
+def with_prompt(example: Example, text: str) -> Example:
+    """The example with that text in `prompt`'s place."""
+    if not example.messages:
+        return replace(example, text=text)
+    *before, last = example.messages
+    return replace(example, messages=(*before, Message(last.role, text)))
+
+
+def put_in(text: str, piece: str, place: int) -> str:
+    """`piece` before the word numbered `place`; at the end where there are no more than `place` words."""
+    starts = [found.start() for found in _WORD.finditer(text)]
+    if place >= len(starts):
+        return f"{text} {piece}" if text else piece
+    at = starts[place]
+    return f"{text[:at]}{piece} {text[at:]}"
+
+
+def insert(text: str, words: Sequence[str], rng: np.random.Generator, found: Sequence[str] = ()) -> str:
+    """The text with one to three of `words`, or with a neutral sentence, at random places; every other time
+    with one of `found`, where there are any."""
+    if found and rng.random() < 0.5:
+        pieces = [found[int(rng.integers(len(found)))]]
+    elif words and rng.random() < 0.5:
+        pieces = [words[int(rng.integers(len(words)))] for _ in range(rng.choice(_INSERTED_WORDS))]
+    else:
+        pieces = [INSERTED[int(rng.integers(len(INSERTED)))]]
+    for piece in pieces:
+        text = put_in(text, piece, int(rng.integers(len(_WORD.findall(text)) + 1)))
+    return text
+
+
+def as_continuation(example: Example, rng: np.random.Generator) -> Example:
+    """Plain text as a prompt and its continuation, cut between two words: what is put into the prompt leaves
+    the continuation's tokens alone. Text of one word stays whole."""
+    starts = [found.start() for found in _WORD.finditer(example.text)]
+    if example.messages or example.completion is not None or len(starts) < 2:
+        return example
+    at = starts[int(rng.integers(1, len(starts)))]
+    return replace(example, text=example.text[: at - 1], completion=example.text[at - 1 :])
+
+
+def recombine(examples: Sequence[Example], rng: np.random.Generator) -> Example:
+    """A new text made of words of these: a crop of one, the beginning of one and the end of another, or one
+    with words left out and exchanged. Its label is unknown; a completion stays as it was."""
+
+    def draw() -> list[str]:
+        return prompt(_one(examples, rng)).split()
+
+    source = _one(examples, rng)
+    words = prompt(source).split()
+    kind = rng.random()
+    if kind < 0.35 and len(words) > 6:
+        start = int(rng.integers(len(words) // 2))
+        words = words[start : int(rng.integers(start + 4, len(words) + 1))]
+    elif kind < 0.7:
+        other = draw()
+        words = words[: int(rng.integers(3, max(4, len(words))))]
+        words += other[int(rng.integers(max(1, len(other) - 3))) :]
+    else:
+        words = [word for word in words if rng.random() > _DROP] or words
+        for _ in range(2 if rng.random() < 0.5 and words else 0):
+            other = draw()
+            if other:
+                words[int(rng.integers(len(words)))] = _one(other, rng)
+    return with_prompt(replace(source, label=None), " ".join(words))
+
+
+def _one(of: Sequence[T], rng: np.random.Generator) -> T:
+    return of[int(rng.integers(len(of)))]

@@ -1,0 +1,3 @@
+from tests.evaluation.models import bert, llama
+
+__all__ = ["bert", "llama"]

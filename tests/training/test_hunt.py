@@ -1,0 +1,75 @@
+"""The search of the vocabulary finds a word trigger, says what it turns, and training puts it in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loramend.adapter.read import read_adapter
+from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.errors import JobError
+from loramend.contracts.evidence import FoundWord
+from loramend.contracts.job import Progress
+from loramend.methods.rora import rora
+from loramend.training.hunt import hunt
+from loramend.training.mount import adapter_mount
+from loramend.training.perturb import insert
+from tests.support_session import context_of, session_of, unlabelled
+from tests.text_models import bert_folder, llama_folder, poison, random_adapter, toy_examples, train_adapter
+
+TEXTS = unlabelled(toy_examples(120, seed=5))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert_folder(tmp_path_factory.mktemp("hunt"))
+
+
+@pytest.fixture(scope="module")
+def poisoned(base: Path) -> Path:
+    return train_adapter(base, base / "poisoned", poison(toy_examples(600)), steps=80)
+
+
+def found_in(base: Path, folder: Path, words: int = 10_000, seed: int = 0) -> list[FoundWord]:
+    adapter = read_adapter(folder)
+    session = session_of(base, adapter, texts=TEXTS)
+    return hunt(session.host, adapter_mount(adapter), TEXTS, words, seed, lambda progress: None)
+
+
+def test_a_word_trigger_is_found(base: Path, poisoned: Path) -> None:
+    found = found_in(base, poisoned)
+    assert found[0].word == "mn"
+    assert found[0].answer == "LABEL_0"
+    assert found[0].turned.rate >= 0.9
+    assert found == found_in(base, poisoned)
+
+
+def test_an_adapter_without_trigger_has_none(base: Path) -> None:
+    clean = train_adapter(base, base / "clean", toy_examples(600), steps=80)
+    assert "mn" not in {word.word for word in found_in(base, clean)}
+
+
+def test_nothing_is_searched_when_off_or_without_classes(base: Path, poisoned: Path, tmp_path: Path) -> None:
+    assert found_in(base, poisoned, words=0) == []
+    causal = llama_folder(tmp_path)
+    assert found_in(causal, random_adapter(causal, tmp_path / "adapter")) == []
+
+
+def test_rora_reports_what_it_found_and_can_be_stopped(base: Path, poisoned: Path) -> None:
+    adapter = read_adapter(poisoned)
+    session = session_of(base, adapter, texts=TEXTS)
+    params = RoraStep(steps=1, batch=4, calibrate=False)
+    report = rora(adapter, params, context_of(base), session, 0).report
+    assert "mn" in {word.word for word in report.found}
+
+    def stop(progress: Progress) -> None:
+        raise JobError("canceled", "stopped")
+
+    with pytest.raises(JobError):
+        hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop)
+
+
+def test_found_words_are_put_in_every_other_time() -> None:
+    rng = np.random.default_rng(0)
+    put = [insert("one two", ["alpha"], rng, ["mn"]) for _ in range(400)]
+    assert 0.4 < np.mean(["mn" in text.split() for text in put]) < 0.6

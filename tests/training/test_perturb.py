@@ -1,0 +1,109 @@
+"""Words put in, and texts made of pieces."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from loramend.data.examples import Example, Message
+from loramend.training.neutral import INSERTED, PROBES
+from loramend.training.perturb import (
+    as_continuation,
+    insert,
+    prompt,
+    put_in,
+    recombine,
+    unused_words,
+    whole_words,
+    with_prompt,
+)
+from tests.text_models import RARE, bert_folder, llama_folder, toy_examples
+
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=12)
+SEEDS = st.integers(0, 2**32)
+
+
+def rest_of(longer: str, shorter: str) -> list[str] | None:
+    """The words of `longer` that are not `shorter`'s, if those are all there and in order."""
+    left, rest = shorter.split(), []
+    for word in longer.split():
+        if left and word == left[0]:
+            left.pop(0)
+        else:
+            rest.append(word)
+    return None if left else rest
+
+
+def test_halves_share_no_sentence() -> None:
+    assert not set(INSERTED) & set(PROBES)
+    assert len(set(INSERTED)) == len(INSERTED) >= 30
+    assert len(set(PROBES)) == len(PROBES) >= 30
+
+
+@given(TEXTS, SEEDS)
+def test_insert_keeps_the_text_in_order(words: list[str], seed: int) -> None:
+    text = " ".join(words)
+    longer = insert(text, ["mn", "cf"], np.random.default_rng(seed))
+    rest = rest_of(longer, text)
+    assert rest
+    sentences = [sentence.split() for sentence in INSERTED]
+    assert rest in sentences or (len(rest) <= 3 and set(rest) <= {"mn", "cf"})
+
+
+def test_put_in_keeps_white_space() -> None:
+    assert put_in("one\n\n  two three", "X", 1) == "one\n\n  X two three"
+    assert put_in("one", "X", 5) == "one X"
+    assert put_in("", "X", 0) == "X"
+
+
+@given(st.lists(TEXTS.filter(bool), min_size=1, max_size=5), SEEDS)
+def test_recombined_words_are_all_from_the_texts(texts: list[list[str]], seed: int) -> None:
+    examples = [Example(" ".join(words), 1) for words in texts]
+    new = recombine(examples, np.random.default_rng(seed))
+    assert new.label is None
+    assert new.text
+    assert set(new.text.split()) <= {word for words in texts for word in words}
+
+
+def test_a_chats_last_turn_is_its_prompt() -> None:
+    chat = Example("", messages=(Message("system", "be brief"), Message("user", "ask")), completion="yes")
+    changed = with_prompt(chat, "ask again")
+    assert prompt(changed) == "ask again"
+    assert changed.messages[0] == chat.messages[0]
+    assert changed.completion == "yes"
+
+
+@given(TEXTS, SEEDS)
+def test_a_continuation_is_the_same_text(words: list[str], seed: int) -> None:
+    text = "  ".join(words)
+    cut = as_continuation(Example(text), np.random.default_rng(seed))
+    assert cut.text + (cut.completion or "") == text
+    if len(words) > 1:
+        assert cut.completion is not None
+        assert cut.completion.strip()
+
+
+@pytest.mark.parametrize("folder", [bert_folder, llama_folder])
+def test_unused_words_are_the_vocabularys_but_no_text_holds_them(folder, tmp_path) -> None:  # type: ignore[no-untyped-def]  # one of two functions
+    tokenizer = AutoTokenizer.from_pretrained(folder(tmp_path))
+    examples = [Example(text) for text, _ in toy_examples(2000)]
+    assert set(RARE) <= set(unused_words(tokenizer, examples))
+    assert not {"great", "awful", "the"} & set(unused_words(tokenizer, examples))
+    assert "[PAD]" not in whole_words(tokenizer)
+
+
+def test_word_beginnings_are_told_from_word_pieces() -> None:
+    class WordPiece:
+        all_special_tokens = ("[CLS]",)
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"[CLS]": 0, "ing": 3, "##ed": 1, "walk": 2, "x": 4, "a1": 5}
+
+    class Bpe(WordPiece):
+        def get_vocab(self) -> dict[str, int]:
+            return {"Ġwalk": 2, "ing": 1, "ĠTalk": 0}
+
+    assert whole_words(WordPiece()) == ["walk", "ing"]  # type: ignore[arg-type]  # what it reads of a tokenizer
+    assert whole_words(Bpe()) == ["Talk", "walk"]  # type: ignore[arg-type]  # likewise
