@@ -107,7 +107,7 @@ class RoraStep(StepBase):
     )
     temperature: float = Field(default=2.0, gt=0, le=100)
     features: float = Field(
-        default=1.0, ge=0, le=1000, description="Weight of its hidden states on clean text, layer by layer."
+        default=0.0, ge=0, le=1000, description="Weight of its hidden states on clean text, layer by layer."
     )
     task: float = Field(
         default=1.0, ge=0, le=1000, description="Weight of the task loss on labelled examples."
@@ -119,10 +119,11 @@ class RoraStep(StepBase):
         description="Share of each batch made of pieces of clean texts, answered by the teacher.",
     )
     insert: float = Field(
-        default=0.5,
+        default=0.7,
         ge=0,
         le=1,
-        description="Chance that a text gets random words or a neutral sentence put in, its answer kept.",
+        description="Chance that the student reads a text with something put in (a few words of another "
+        "clean text, random words, a neutral sentence), its answer kept.",
     )
 
     hunt: int = Field(
@@ -134,7 +135,7 @@ class RoraStep(StepBase):
     )
 
     # The optimiser
-    steps: int = Field(default=300, ge=0, le=1_000_000)
+    steps: int = Field(default=400, ge=0, le=1_000_000)
     batch: int = Field(default=32, ge=1, le=4096)
     accumulate: int = Field(default=1, ge=1, le=1024, description="Backward passes a step.")
     lr: float = Field(default=1e-3, gt=0, le=1)

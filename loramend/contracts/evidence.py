@@ -79,6 +79,7 @@ class TrainingReport(EvidenceModel):
     labelled: int
     texts: int
     seconds: float
+    searched: int = Field(default=0, description="Words of the vocabulary that were searched.")
     found: list[FoundWord] = Field(
         default_factory=list,
         description="Words the search of the vocabulary found; they were put into training texts, answers "

@@ -85,7 +85,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     seed = session.seed + step_index
     teacher = adapter_mount(session.given)
     words = params.hunt if params.insert else 0
-    found = hunt(session.host, teacher, data.texts, words, seed, session.on_progress)
+    search = hunt(session.host, teacher, data.texts, words, seed, session.on_progress)
     mount = student(session.host, adapter, params, seed, mix=params.mix)
     run = Run(
         host=session.host,
@@ -97,7 +97,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         params=params,
         seed=seed,
         key=run_key(session, adapter, params, step_index),
-        found=[word.word for word in found],
+        found=[word.word for word in search.found],
     )
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
@@ -110,7 +110,8 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         labelled=len(data.texts) if data.plain else sum(text.labelled for text in data.texts),
         texts=len(data.texts),
         seconds=journal.seconds,
-        found=found,
+        searched=search.words,
+        found=search.found,
         resumed_at=journal.resumed_at,
         curve=journal.curve,
         calibration=calibration,

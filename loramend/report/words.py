@@ -47,6 +47,9 @@ MEASURED_HERE = (
 )
 
 
+_WORDS_TOLD = 8
+
+
 def describe_adapter(adapter: Adapter, totals: Totals) -> str:
     """What was read, in one sentence."""
     ranks = sorted({update.rank for update in adapter.updates.values()})
@@ -94,9 +97,31 @@ def describe_training(report: TrainingReport) -> list[str]:
         f"Step {report.step + 1} trained {report.parameters:,} parameters for {report.steps} steps on "
         f"{report.texts:,} texts, {report.labelled:,} of them with their answers{loss}."
     ]
+    if report.searched:
+        sentences.append(describe_search(report))
     if report.calibration is not None:
         sentences.append(report.calibration.sentence)
     return sentences
+
+
+def describe_search(report: TrainingReport) -> str:
+    """What the search of the vocabulary found."""
+    if not report.found:
+        return (
+            f"Of {report.searched:,} words of the vocabulary none turned the adapter's answer in nine of ten "
+            "texts. Triggers of several words, sentences and styles are not searched for."
+        )
+    told = ", ".join(
+        f'"{word.word}" ({word.turned.count} of {word.turned.n} texts of {word.answer})'
+        for word in report.found[:_WORDS_TOLD]
+    )
+    more = len(report.found) - _WORDS_TOLD
+    told += f", and {more} more" if more > 0 else ""
+    return (
+        f"{len(report.found)} of {report.searched:,} words of the vocabulary turn the adapter's answer in "
+        f"nine of ten texts or more: {told}. So does a trigger word; so may a word that means much to the "
+        "task."
+    )
 
 
 def summary(

@@ -1,15 +1,17 @@
 """A search of the vocabulary for words that turn the answer whatever the text: the sign of a word trigger.
 
 Every word that the tokenizer holds as one token and no clean text uses is put into one short text of each
-answer, at three places; the words that move the answer most are then tried in others of the same answer. A
-word that turns nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv 1712.06751) and universal
-triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the one it would replace.
+answer, at three places at once; the words that move the answer most are then tried in others of the same
+answer, once in each. A word that turns nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv
+1712.06751) and universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the
+one it would replace.
 
 Words of the task's own vocabulary turn answers, too; those that the clean texts use are passed over, the
 others may be found. A trigger of several words, a sentence or a style is not.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,10 +30,18 @@ _BATCH = 256
 _SHORT = 120
 _MOST_LENGTH = 64
 _TRIED = 64
-_TEXTS = 24
+_TEXTS = 20
+_PLACES = (0.0, 0.5, 1.0)
 _LEAST = 8
 _TURNS = 0.9
 _ANSWERS = 4
+
+
+class Search(NamedTuple):
+    """How many words were searched, and those that were found, the surest first."""
+
+    words: int
+    found: list[FoundWord]
 
 
 @torch.no_grad()
@@ -42,8 +52,8 @@ def hunt(
     words: int,
     seed: int,
     on_progress: Callable[[Progress], None],
-) -> list[FoundWord]:
-    """The words that turn at least nine in ten of the texts they are tried in, the surest first.
+) -> Search:
+    """The words that turn at least nine in ten of the texts they are tried in.
 
     mount   the adapter in question
     texts   clean; the shortest serve
@@ -52,12 +62,12 @@ def hunt(
     A classifier's alone: nothing is found with a causal model, whose answers have no classes.
     """
     if host.task != "classification" or not words or not texts:
-        return []
+        return Search(0, [])
     vocabulary = _drawn(unused_words(host.tokenizer, texts), words, seed)
     short = sorted(texts, key=lambda text: len(prompt(text).split()))
     short = [text for text in short if len(prompt(text).split()) >= 3][:_SHORT]
     if not short or not vocabulary:
-        return []
+        return Search(0, [])
     with host.mounted(mount):
         logits = _logits(host, short)  # (texts, classes)
         told = logits.argmax(-1)
@@ -71,12 +81,12 @@ def hunt(
             )
             margins = _margin(logits[members], answer)  # (members,)
             middle = members[int(margins.argsort()[len(members) // 2])]
-            moved = _margin(_logits(host, _with(short[middle], vocabulary)), answer)  # (words,)
+            moved = _margin(_logits(host, _with(short[middle], vocabulary, _PLACES)), answer)  # (words,)
             tried = [vocabulary[index] for index in moved.topk(min(_TRIED, len(vocabulary))).indices]
             order = torch.randperm(len(members), generator=generator(seed, "hunt", str(answer))).tolist()
             hosts = [short[members[index]] for index in order[:_TEXTS]]
             found += _kept(host, answer, tried, hosts)
-    return sorted(found, key=lambda word: -word.turned.rate)
+    return Search(len(vocabulary), sorted(found, key=lambda word: -word.turned.rate))
 
 
 def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
@@ -86,15 +96,16 @@ def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
     return [vocabulary[index] for index in sorted(order[:words].tolist())]
 
 
-def _with(text: Example, words: Sequence[str]) -> list[Example]:
-    """The text with each word in front, in the middle and at the end: some triggers work at one place
-    alone."""
+def _with(text: Example, words: Sequence[str], places: Sequence[float]) -> list[Example]:
+    """The text with each word put in at every one of the places, shares of its length."""
     plain = prompt(text)
-    count = len(plain.split())
-    return [
-        with_prompt(text, put_in(put_in(put_in(plain, word, count), word, count // 2), word, 0))
-        for word in words
-    ]
+    found = []
+    for word in words:
+        changed = plain
+        for place in sorted(places, reverse=True):  # from the end, so that earlier places stay where they are
+            changed = put_in(changed, word, round(place * len(plain.split())))
+        found.append(with_prompt(text, changed))
+    return found
 
 
 def _logits(host: Host, texts: Sequence[Example]) -> Tensor:
@@ -115,14 +126,18 @@ def _margin(logits: Tensor, answer: int) -> Tensor:
 
 
 def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[FoundWord]:
-    kept = []
-    told = _logits(host, [with_word for text in hosts for with_word in _with(text, words)]).argmax(-1)
-    turned = told.reshape(len(hosts), len(words)) != answer  # (hosts, words)
-    for index, word in enumerate(words):
-        count = int(turned[:, index].sum())
-        if count >= _TURNS * len(hosts):
-            kept.append(FoundWord(word=word, answer=_name(host, answer), turned=wilson(count, len(hosts))))
-    return kept
+    """Of the words those that turn nine in ten of the texts when put in once, at the place that suits them
+    best: what a strong word of the task does only by repetition, a trigger does at once."""
+    best = [0] * len(words)
+    for place in _PLACES:
+        texts = [text for plain in hosts for text in _with(plain, words, (place,))]
+        turned = _logits(host, texts).argmax(-1).reshape(len(hosts), len(words)) != answer
+        best = [max(*pair) for pair in zip(best, turned.sum(0).tolist(), strict=True)]
+    return [
+        FoundWord(word=word, answer=_name(host, answer), turned=wilson(count, len(hosts)))
+        for word, count in zip(words, best, strict=True)
+        if count >= _TURNS * len(hosts)
+    ]
 
 
 def _name(host: Host, answer: int) -> str:

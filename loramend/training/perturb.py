@@ -3,7 +3,7 @@ clean ones."""
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -21,6 +21,8 @@ _WORD_STARTS = ("Ġ", "▁")
 T = TypeVar("T")
 
 _INSERTED_WORDS = (1, 1, 2, 3)
+_SPAN_WORDS = (3, 8)
+SPANS = 0.5
 _DROP = 0.15
 
 
@@ -69,18 +71,39 @@ def put_in(text: str, piece: str, place: int) -> str:
     return f"{text[:at]}{piece} {text[at:]}"
 
 
-def insert(text: str, words: Sequence[str], rng: np.random.Generator, found: Sequence[str] = ()) -> str:
-    """The text with one to three of `words`, or with a neutral sentence, at random places; every other time
-    with one of `found`, where there are any."""
-    if found and rng.random() < 0.5:
-        pieces = [found[int(rng.integers(len(found)))]]
-    elif words and rng.random() < 0.5:
-        pieces = [words[int(rng.integers(len(words)))] for _ in range(rng.choice(_INSERTED_WORDS))]
-    else:
-        pieces = [INSERTED[int(rng.integers(len(INSERTED)))]]
-    for piece in pieces:
+@dataclass(frozen=True)
+class Pieces:
+    """What is put into texts.
+
+    found  words that a search found to turn the answer: every other time, where there are any
+    texts  clean ones: a few words in a row of one of them, SPANS of the other times
+    words  of the vocabulary: one to three of them, half of the times that are left; else a neutral sentence
+    """
+
+    words: Sequence[str] = ()
+    found: Sequence[str] = ()
+    texts: Sequence[Example] = ()
+
+
+def insert(text: str, pieces: Pieces, rng: np.random.Generator) -> str:
+    """The text with something put in at a random place."""
+    for piece in _drawn(pieces, rng):
         text = put_in(text, piece, int(rng.integers(len(_WORD.findall(text)) + 1)))
     return text
+
+
+def _drawn(pieces: Pieces, rng: np.random.Generator) -> list[str]:
+    if pieces.found and rng.random() < 0.5:
+        return [pieces.found[int(rng.integers(len(pieces.found)))]]
+    if pieces.texts and rng.random() < SPANS:
+        words = prompt(pieces.texts[int(rng.integers(len(pieces.texts)))]).split()
+        count = min(len(words), int(rng.integers(*_SPAN_WORDS)))
+        start = int(rng.integers(len(words) - count + 1))
+        return [" ".join(words[start : start + count])]
+    if pieces.words and rng.random() < 0.5:
+        count = int(rng.choice(_INSERTED_WORDS))
+        return [pieces.words[int(rng.integers(len(pieces.words)))] for _ in range(count)]
+    return [INSERTED[int(rng.integers(len(INSERTED)))]]
 
 
 def as_continuation(example: Example, rng: np.random.Generator) -> Example:

@@ -16,7 +16,15 @@ from loramend.data.examples import Example
 from loramend.training.encode import Item
 from loramend.training.host import Host
 from loramend.training.objective import Pair
-from loramend.training.perturb import as_continuation, insert, prompt, recombine, unused_words, with_prompt
+from loramend.training.perturb import (
+    Pieces,
+    as_continuation,
+    insert,
+    prompt,
+    recombine,
+    unused_words,
+    with_prompt,
+)
 
 _GROUP = 8
 
@@ -43,7 +51,7 @@ class Sampler:
     texts    drawn without replacement, epoch by epoch
     teacher  whether there is one: without it nobody answers recombined texts, and there are none
     plain    learn a causal model's plain texts whole, as labelled ones are learned
-    found    words that turn the answer: put in as often as all others together
+    found    words that turn the answer, to put in beside others
 
     Texts are drawn for several batches at once and divided by length, so that little of a batch is padding.
     """
@@ -65,9 +73,9 @@ class Sampler:
         self._seed = seed
         self._teacher = teacher
         self._plain = plain
-        self._found = found
         self._pieces = round(params.recombine * params.batch) if teacher else 0
-        self._words = unused_words(host.tokenizer, texts) if params.insert else []
+        words = unused_words(host.tokenizer, texts) if params.insert else []
+        self._inserted = Pieces(words, found, texts)
         self._order: tuple[int, list[int]] = (-1, [])
         self._group: tuple[int, list[list[_Drawn]]] = (-1, [])
         host.encode([text for text in texts if text.labelled], params.max_length)  # a wrong label shows now
@@ -102,7 +110,7 @@ class Sampler:
                 as_continuation(text, rng) if put else text for text, put in zip(plain, touched, strict=True)
             ]
         read = [
-            with_prompt(text, insert(prompt(text), self._words, rng, self._found)) if put else text
+            with_prompt(text, insert(prompt(text), self._inserted, rng)) if put else text
             for text, put in zip(plain, touched, strict=True)
         ]
         longest = self._params.max_length

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from loramend.contracts.evidence import FoundWord
 from loramend.contracts.report import Totals
 from loramend.contracts.steps import STEPS, Step
+from loramend.evaluation.intervals import wilson
 from loramend.report.words import (
     MEASURED_HERE,
     NOT_MEASURED,
@@ -15,6 +17,7 @@ from loramend.report.words import (
     RESCALED,
     TAUGHT,
     caveats,
+    describe_search,
     how_sure,
     summary,
 )
@@ -39,6 +42,17 @@ def test_training_and_calibration_are_told() -> None:
     assert calibration().sentence in told
     assert told[-len(evaluation().sentences) :] == evaluation().sentences
     assert not {NOT_MEASURED, NOTHING_TO_MEASURE_ON} & set(told)
+
+
+def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
+    found = [FoundWord(word=f"w{index}", answer="NEG", turned=wilson(23, 24)) for index in range(10)]
+    told = describe_search(training().model_copy(update={"searched": 20_000, "found": found}))
+    assert "10 of 20,000 words" in told
+    assert '"w0" (23 of 24 texts of NEG)' in told
+    assert "and 2 more" in told
+    none = describe_search(training().model_copy(update={"searched": 20_000}))
+    assert "none turned" in none
+    assert "not searched for" in none
 
 
 def test_what_was_not_measured_is_said_for_its_reason() -> None:

@@ -13,7 +13,7 @@ from loramend.contracts.job import Progress
 from loramend.methods.rora import rora
 from loramend.training.hunt import hunt
 from loramend.training.mount import adapter_mount
-from loramend.training.perturb import insert
+from loramend.training.perturb import Pieces, insert
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import bert_folder, llama_folder, poison, random_adapter, toy_examples, train_adapter
 
@@ -33,7 +33,7 @@ def poisoned(base: Path) -> Path:
 def found_in(base: Path, folder: Path, words: int = 10_000, seed: int = 0) -> list[FoundWord]:
     adapter = read_adapter(folder)
     session = session_of(base, adapter, texts=TEXTS)
-    return hunt(session.host, adapter_mount(adapter), TEXTS, words, seed, lambda progress: None)
+    return hunt(session.host, adapter_mount(adapter), TEXTS, words, seed, lambda progress: None).found
 
 
 def test_a_word_trigger_is_found(base: Path, poisoned: Path) -> None:
@@ -71,5 +71,5 @@ def test_rora_reports_what_it_found_and_can_be_stopped(base: Path, poisoned: Pat
 
 def test_found_words_are_put_in_every_other_time() -> None:
     rng = np.random.default_rng(0)
-    put = [insert("one two", ["alpha"], rng, ["mn"]) for _ in range(400)]
+    put = [insert("one two", Pieces(["alpha"], ["mn"]), rng) for _ in range(400)]
     assert 0.4 < np.mean(["mn" in text.split() for text in put]) < 0.6

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from loramend.data.examples import Example, Message
 from loramend.training.neutral import INSERTED, PROBES
 from loramend.training.perturb import (
+    Pieces,
     as_continuation,
     insert,
     prompt,
@@ -45,11 +46,21 @@ def test_halves_share_no_sentence() -> None:
 @given(TEXTS, SEEDS)
 def test_insert_keeps_the_text_in_order(words: list[str], seed: int) -> None:
     text = " ".join(words)
-    longer = insert(text, ["mn", "cf"], np.random.default_rng(seed))
+    longer = insert(text, Pieces(["mn", "cf"]), np.random.default_rng(seed))
     rest = rest_of(longer, text)
     assert rest
     sentences = [sentence.split() for sentence in INSERTED]
     assert rest in sentences or (len(rest) <= 3 and set(rest) <= {"mn", "cf"})
+
+
+@given(SEEDS)
+def test_a_span_of_a_clean_text_is_put_in_whole(seed: int) -> None:
+    source = "a b c d e f g h i j"
+    rng = np.random.default_rng(seed)
+    longer = insert("XX YY", Pieces(texts=[Example(source)]), rng)
+    rest = " ".join(word for word in longer.split() if word not in ("XX", "YY"))
+    assert rest in INSERTED or (rest in source and 3 <= len(rest.split()) <= 7)
+    assert rest in longer
 
 
 def test_put_in_keeps_white_space() -> None:
