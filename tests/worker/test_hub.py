@@ -1,6 +1,5 @@
 """Fetching from real hubs: what is taken, what is refused and how, and what never leaks."""
 
-import json
 import logging
 import socket
 import time
@@ -9,12 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from loramend.cli.hub.transfer import transfer
-from loramend.contracts.data import DataRef
 from loramend.contracts.errors import ErrorCode, JobError, LoramendError
 from loramend.contracts.job import Progress
 from loramend.contracts.request import ModelRef
@@ -22,21 +18,24 @@ from tests.hub.accounts import Scope
 from tests.hub.faults import Fault
 from tests.hub.local import LocalHub
 from tests.hub.olah import olah
-from worker.hub import fetch_adapter, fetch_dataset, fetch_model, hub_for
+from tests.worker.fetching import (
+    ADAPTER,
+    CONFIG,
+    MODEL,
+    SHARDS,
+    WEIGHTS,
+    downloads,
+    ignore,
+    names,
+    refusal,
+    refusal_of,
+)
+from worker.hub import fetch_adapter, fetch_model, hub_for
 from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.e2e
 
-WEIGHTS = save({"base_model.model.q.lora_A.weight": np.ones((2, 8), np.float32)})
-CONFIG = json.dumps({"peft_type": "LORA", "r": 2}).encode()
-ADAPTER = {"adapter_config.json": CONFIG, "adapter_model.safetensors": WEIGHTS}
-MODEL = save({"model.layers.0.q.weight": np.ones((8, 8), np.float32)})
-
 Fetch = Callable[..., str]
-
-
-def ignore(progress: Progress) -> None:
-    pass
 
 
 @pytest.fixture
@@ -47,31 +46,6 @@ def fetch(hub_settings: WorkerSettings, tmp_path: Path) -> Fetch:
         return fetch_adapter(hub_id, revision, token, tmp_path / "in", hub_settings, ignore)
 
     return call
-
-
-def refusal_of(work: Callable[[], object]) -> LoramendError:
-    with pytest.raises(LoramendError) as caught:
-        work()
-    return caught.value
-
-
-def refusal(code: ErrorCode, work: Callable[[], object]) -> LoramendError:
-    error = refusal_of(work)
-    assert error.code == code, str(error)
-    return error
-
-
-def downloads(hub: LocalHub) -> list[str]:
-    return [
-        seen.path.rsplit("/", 1)[1] for seen in hub.seen if seen.method == "GET" and "/resolve/" in seen.path
-    ]
-
-
-def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-# Adapters
 
 
 def test_a_branch_a_tag_and_a_commit_give_what_they_name(hub: LocalHub, fetch: Fetch, tmp_path: Path) -> None:
@@ -300,172 +274,6 @@ def test_the_token_is_never_told(
     assert "Request" in caplog.text or "HTTP" in caplog.text, "huggingface_hub's log was listened to"
     assert token not in caplog.text
     assert not [line for line in told if token in line]
-
-
-# Reference models
-
-SHARDS = {
-    "config.json": b"{}",
-    "one.safetensors": save({"model.layers.0.q.weight": np.ones((4, 4), np.float32)}),
-    "two.safetensors": save({"model.layers.1.q.weight": np.ones((4, 4), np.float32)}),
-    "model.safetensors.index.json": json.dumps(
-        {
-            "weight_map": {
-                "model.layers.0.q.weight": "one.safetensors",
-                "model.layers.1.q.weight": "two.safetensors",
-            }
-        }
-    ).encode(),
-    "pytorch_model.bin": b"x",
-}
-
-
-@pytest.mark.parametrize(
-    ("needed", "taken"),
-    [
-        (None, {"one.safetensors", "two.safetensors"}),
-        (["model.layers.1.q.weight"], {"two.safetensors"}),
-        (["layers.0.q.weight"], {"one.safetensors"}),
-        (["model.layers.0.q.weight", "lm_head.weight"], {"one.safetensors", "two.safetensors"}),
-    ],
-)
-def test_only_shards_that_are_needed_are_taken_and_only_once(
-    hub: LocalHub, hub_settings: WorkerSettings, needed: list[str] | None, taken: set[str]
-) -> None:
-    commit = hub.put("alice/model", SHARDS)
-    ref = ModelRef(hub_id="alice/model", revision="main")
-    folder, name = fetch_model(ref, None, hub_settings, needed, ignore)
-    assert name == f"alice/model@{commit}"
-    assert names(folder) == {"config.json", "model.safetensors.index.json", *taken}
-    hub.seen.clear()
-    assert fetch_model(ref, None, hub_settings, needed, ignore) == (folder, name)
-    assert downloads(hub) == []
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ({"config.json": b"{}", "pytorch_model.bin": b"x"}, "pytorch_model.bin"),
-        ({"config.json": b"{}"}, "no .safetensors"),
-        (ADAPTER, "an adapter"),
-        ({"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'}, "gone.safetensors"),
-        ({"model.safetensors.index.json": b'{"weight_map": {"a": "../../etc/passwd"}}'}, "../../etc/passwd"),
-        ({"model.safetensors.index.json": b'{"weight_map": {"a": ["b"]}}'}, "weight_map"),
-        ({"model.safetensors.index.json": b"{"}, "weight_map"),
-    ],
-)
-def test_models_that_cannot_serve_are_refused(
-    hub: LocalHub, hub_settings: WorkerSettings, files: dict[str, bytes], said: str
-) -> None:
-    hub.put("alice/model", files)
-    error = refusal(
-        "reference_invalid",
-        lambda: fetch_model(ModelRef(hub_id="alice/model"), None, hub_settings, None, ignore, where="/base"),
-    )
-    assert said in error.detail
-    assert error.where == "/base"
-
-
-def test_a_model_over_the_cap_is_refused_before_its_shards_are_downloaded(
-    hub: LocalHub, hub_settings: WorkerSettings
-) -> None:
-    hub.put("alice/model", SHARDS)
-    hub_settings.max_model_bytes = 100
-    refusal(
-        "limit_exceeded",
-        lambda: fetch_model(ModelRef(hub_id="alice/model"), None, hub_settings, None, ignore),
-    )
-    assert downloads(hub) == ["model.safetensors.index.json"]
-
-
-def test_a_whole_model_has_what_it_takes_to_run_and_no_code(
-    hub: LocalHub, hub_settings: WorkerSettings
-) -> None:
-    tokenizer = {"tokenizer.json": b"{}", "tokenizer_config.json": b"{}", "spiece.model": b"x"}
-    rest = {"modeling_x.py": b"x", "training_args.bin": b"x", "optimizer.pt": b"x", "onnx/model.onnx": b"x"}
-    hub.put("alice/model", SHARDS | tokenizer | rest)
-    ref = ModelRef(hub_id="alice/model")
-    needed = ["model.layers.1.q.weight"]
-    folder, _ = fetch_model(ref, None, hub_settings, needed, ignore)
-    assert not names(folder) & {*tokenizer, "one.safetensors"}
-    assert fetch_model(ref, None, hub_settings, needed, ignore, whole=True)[0] == folder
-    assert names(folder) == (SHARDS.keys() | tokenizer.keys()) - {"pytorch_model.bin"}
-
-
-def test_a_model_without_a_config_cannot_be_run(hub: LocalHub, hub_settings: WorkerSettings) -> None:
-    hub.put("alice/model", {"model.safetensors": MODEL})
-    ref = ModelRef(hub_id="alice/model")
-    fetch_model(ref, None, hub_settings, None, ignore)
-    hub.seen.clear()
-    error = refusal(
-        "reference_invalid", lambda: fetch_model(ref, None, hub_settings, None, ignore, whole=True)
-    )
-    assert "config.json" in error.detail
-    assert downloads(hub) == []
-
-
-# Data
-
-TEXTS = b'{"text": "good", "label": 1}\n'
-
-
-def test_a_datasets_file_by_name_or_alone(hub: LocalHub, hub_settings: WorkerSettings) -> None:
-    """A model of the same name is another repository."""
-    hub.put("alice/both", {"model.safetensors": MODEL})
-    old = hub.put("alice/both", {"data/train.jsonl": TEXTS, "README.md": b"#"}, kind="datasets")
-
-    def fetched(file: str | None = None, revision: str | None = None) -> tuple[bytes, str]:
-        ref = DataRef(hub_id="alice/both", revision=revision, file=file)
-        path, name = fetch_dataset(ref, None, hub_settings, ignore)
-        return path.read_bytes(), name
-
-    assert fetched() == (TEXTS, f"alice/both@{old}/data/train.jsonl")
-    assert fetched("data/train.jsonl")[0] == TEXTS
-    new = hub.put("alice/both", {"data/train.jsonl": TEXTS * 2, "test.json": TEXTS}, kind="datasets")
-    assert fetched() == (TEXTS * 2, f"alice/both@{new}/data/train.jsonl")
-    assert fetched("test.json", "main") == (TEXTS, f"alice/both@{new}/test.json")
-    assert fetched(revision=old) == (TEXTS, f"alice/both@{old}/data/train.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("files", "file", "code", "said"),
-    [
-        ({"a.jsonl": TEXTS, "b.jsonl": TEXTS}, None, "data_not_found", "a.jsonl, b.jsonl"),
-        ({"a.parquet": b"PAR1"}, None, "data_not_found", "no .jsonl file"),
-        ({"a.jsonl": TEXTS}, "b.jsonl", "data_not_found", "b.jsonl"),
-        ({"a.jsonl": TEXTS}, "a/../a.jsonl", "data_not_found", "no path"),
-        ({"a.parquet": b"PAR1"}, "a.parquet", "data_invalid", "JSON Lines"),
-        ({"a.jsonl": TEXTS * 100}, "a.jsonl", "data_invalid", "at most"),
-    ],
-)
-def test_data_that_cannot_be_meant_is_refused_unread(
-    hub: LocalHub,
-    hub_settings: WorkerSettings,
-    files: dict[str, bytes],
-    file: str | None,
-    code: ErrorCode,
-    said: str,
-) -> None:
-    hub.put("alice/data", files, kind="datasets")
-    hub_settings.max_data_bytes = 10 * len(TEXTS)
-    ref = DataRef(hub_id="alice/data", file=file)
-    error = refusal(code, lambda: fetch_dataset(ref, None, hub_settings, ignore, where="/clean"))
-    assert said in error.detail
-    assert error.where == "/clean"
-    assert downloads(hub) == []
-
-
-def test_data_obeys_the_same_gates(hub: LocalHub, hub_settings: WorkerSettings) -> None:
-    hub.put("alice/data", {"a.jsonl": TEXTS}, kind="datasets", private=True)
-    own, stranger = hub.accounts.add_token("alice", "write"), hub.accounts.add_token("bob", "read")
-    ref = DataRef(hub_id="alice/data")
-    for missing in (ref, DataRef(hub_id="alice/none"), DataRef(hub_id="alice/data", revision="v9")):
-        refusal("hub_not_found", partial(fetch_dataset, missing, None, hub_settings, ignore))
-    assert fetch_dataset(ref, own, hub_settings, ignore)[0].read_bytes() == TEXTS
-    hub.put("alice/data", {"a.jsonl": TEXTS}, kind="datasets", gated="manual")
-    refusal("hub_forbidden", lambda: fetch_dataset(ref, stranger, hub_settings, ignore))
-    hub.faults.append(Fault("/api/datasets", status=503))
-    refusal("hub_unavailable", lambda: fetch_dataset(ref, own, hub_settings, ignore))
 
 
 # Another hub altogether
