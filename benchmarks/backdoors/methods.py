@@ -128,12 +128,12 @@ METHODS: dict[str, Method] = {
         ),
         Method("no_insert", "recipe without insertion", "steps", ablation=True, steps=changed(insert=0.0)),
         Method(
-            "no_features",
-            "recipe without hidden states",
+            "with_features",
+            "recipe with the teacher's hidden states",
             "steps",
             ADAPTER,
             ablation=True,
-            steps=changed(features=0.0),
+            steps=changed(features=1.0),
         ),
         Method(
             "no_recombine",

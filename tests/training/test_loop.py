@@ -32,6 +32,7 @@ ALL_ON = RoraStep(
     penalty=10.0,
     k=4,
     head="train",
+    features=1.0,
     recombine=0.34,
     checkpoint_every=3,
 )
