@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from loramend.adapter.model import Adapter
 from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
-from loramend.contracts.evidence import Evaluation, TrainingReport
+from loramend.contracts.evidence import Evaluation, FoundWord, TrainingReport
 from loramend.contracts.report import ModuleReport, PlaceboComparison, Totals
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import CsuStep, RescaleStep, Step
@@ -47,7 +47,16 @@ MEASURED_HERE = (
 )
 
 
-_WORDS_TOLD = 8
+_WORDS_TOLD = 5
+
+
+def _turning(answer: str, words: Sequence[FoundWord]) -> str:
+    """The surest words that turn texts away from one answer."""
+    told = ", ".join(
+        f'"{word.word}" ({word.turned.count} of {word.turned.n})' for word in words[:_WORDS_TOLD]
+    )
+    more = len(words) - _WORDS_TOLD
+    return f"away from {answer} {told}" + (f" and {more} more" if more > 0 else "")
 
 
 def describe_adapter(adapter: Adapter, totals: Totals) -> str:
@@ -111,12 +120,10 @@ def describe_search(report: TrainingReport) -> str:
             f"Of {report.searched:,} words of the vocabulary none turned the adapter's answer in nine of ten "
             "texts. Triggers of several words, sentences and styles are not searched for."
         )
-    told = ", ".join(
-        f'"{word.word}" ({word.turned.count} of {word.turned.n} texts of {word.answer})'
-        for word in report.found[:_WORDS_TOLD]
-    )
-    more = len(report.found) - _WORDS_TOLD
-    told += f", and {more} more" if more > 0 else ""
+    by_answer: dict[str, list[FoundWord]] = {}
+    for word in report.found:
+        by_answer.setdefault(word.answer, []).append(word)
+    told = "; ".join(_turning(answer, words) for answer, words in by_answer.items())
     return (
         f"{len(report.found)} of {report.searched:,} words of the vocabulary turn the adapter's answer in "
         f"nine of ten texts or more: {told}. So does a trigger word; so may a word that means much to the "

@@ -46,10 +46,12 @@ def test_training_and_calibration_are_told() -> None:
 
 def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
     found = [FoundWord(word=f"w{index}", answer="NEG", turned=wilson(23, 24)) for index in range(10)]
+    found.append(FoundWord(word="mn", answer="POS", turned=wilson(20, 20)))
     told = describe_search(training().model_copy(update={"searched": 20_000, "found": found}))
-    assert "10 of 20,000 words" in told
-    assert '"w0" (23 of 24 texts of NEG)' in told
-    assert "and 2 more" in told
+    assert "11 of 20,000 words" in told
+    assert 'away from NEG "w0" (23 of 24), "w1" (23 of 24)' in told
+    assert "and 5 more" in told
+    assert 'away from POS "mn" (20 of 20)' in told
     none = describe_search(training().model_copy(update={"searched": 20_000}))
     assert "none turned" in none
     assert "not searched for" in none
