@@ -30,7 +30,7 @@ test: lint $(OLAH)/.installed
 	$(BIN)/pytest --durations=15
 
 test-fast: env
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e and not slow" -n 2
 
 demo: env
 	$(BIN)/python examples/demo.py

@@ -19,6 +19,8 @@ from loramend.training.session import Session
 from tests.evaluation.models import Toy, classified
 from tests.text_models import toy_examples
 
+pytestmark = pytest.mark.slow
+
 STEP = RoraStep(steps=12, batch=16, lr=5e-3)
 CLEAN = classified(toy_examples(48, seed=9), name="clean.jsonl")
 

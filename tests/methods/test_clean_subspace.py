@@ -31,6 +31,8 @@ from tests.text_models import (
     train_adapter,
 )
 
+pytestmark = pytest.mark.slow
+
 LABELLED = toy_examples(10, seed=3)
 
 

@@ -31,6 +31,8 @@ from tests.text_models import (
     train_adapter,
 )
 
+pytestmark = pytest.mark.slow
+
 QUICK = RoraStep(steps=2, batch=4, calibrate=False, insert=0, recombine=0, features=0)
 
 

@@ -17,6 +17,8 @@ from loramend.training.perturb import Pieces, insert
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import bert_folder, llama_folder, poison, random_adapter, toy_examples, train_adapter
 
+pytestmark = pytest.mark.slow
+
 TEXTS = unlabelled(toy_examples(120, seed=5))
 
 

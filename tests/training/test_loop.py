@@ -23,6 +23,8 @@ from loramend.training.student import student
 from tests.support_session import context_of, labelled, session_of, unlabelled
 from tests.text_models import bert_folder, llama_folder, random_adapter, toy_examples
 
+pytestmark = pytest.mark.slow
+
 ALL_ON = RoraStep(
     steps=8,
     batch=6,
