@@ -9,6 +9,7 @@ import torch
 from loramend.adapter.model import Adapter
 from loramend.contracts.data import EvaluationSpec, Trigger
 from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.evidence import VariantName
 from loramend.contracts.job import Progress
 from loramend.data.examples import Corpus
 from loramend.evaluation.controls import control_adapters, shrunk_like
@@ -57,8 +58,8 @@ def test_each_control_is_what_its_name_says(bert: Toy) -> None:
     controls = control_adapters(session(bert, told=seen.append), repaired, STEP)
     assert set(controls) == {"fresh_lora", "continued", "shrink"}
 
-    def likeness(name: str) -> float:
-        pairs = [(bert.adapter.updates[key], update) for key, update in controls[name].updates.items()]  # type: ignore[index]
+    def likeness(name: VariantName) -> float:
+        pairs = [(bert.adapter.updates[key], update) for key, update in controls[name].updates.items()]
         return sum(float(cosine(*pair)) for pair in pairs) / len(pairs)
 
     assert likeness("shrink") == pytest.approx(1)
