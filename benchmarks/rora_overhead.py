@@ -57,6 +57,7 @@ OFF: dict[str, Any] = {
     "ratio": None,
     "calibrate": False,
     "head": "train",
+    "amp": "off",  # as the loop it is set beside
     "checkpoint_every": 1_000_000,
 }
 PARTS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,10 @@ read by the measurement alone: attacks are gated on dev, and --dev measures ther
 Tables and figures of all that is filled go to tables.md under --out, and with --document into that document,
 between its markers:
 
-    python -m benchmarks.backdoors --data DIR --out DIR --document docs/07-backdoors.md
+    python -m benchmarks.backdoors --data DIR --out DIR --document docs/07-backdoors.md \\
+        --records docs/results/backdoors.jsonl
+
+With --records a cell that the file holds is taken from there: that goes on with what was measured elsewhere.
 """
 
 import argparse
@@ -24,7 +27,8 @@ from benchmarks.backdoors.attacks import ATTACKS
 from benchmarks.backdoors.bases import minilm, plain_folder, quiet
 from benchmarks.backdoors.figures import draw
 from benchmarks.backdoors.methods import METHODS, THREATS
-from benchmarks.backdoors.plan import Cell, Setting, cells, record
+from benchmarks.backdoors.plan import Cell, Setting, cells, key, record
+from benchmarks.backdoors.records import keep
 from benchmarks.backdoors.schedule import execute, in_order, missed, told
 from benchmarks.backdoors.tables import page, results, write
 
@@ -59,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--list", action="store_true", help="show the cells and run nothing")
     out.add_argument("--tables", action="store_true", help="write tables of what is there and run nothing")
     out.add_argument("--document", type=Path, help="put tables into this file, figures beside it")
+    out.add_argument("--records", type=Path, help="file of filled cells: read first, added to at the end")
     plan = out.add_argument_group("the plan")
     plan.add_argument("--bert", type=Path, metavar="FOLDER", help="BERT-type model, MiniLM-L6 unless given")
     plan.add_argument(
@@ -112,6 +117,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
         unlabelled=args.unlabelled if args.unlabelled is not None else (500 if quick else 1000),
         base_labelled=args.base_labelled or (1000 if quick else None),
         examples=args.examples or (400 if quick else None),
+        records=args.records,
     )
 
 
@@ -164,6 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(chosen, setting)
         return 0
     done = args.tables or execute(chosen, setting, args.jobs)
+    if args.records:
+        filled = {key(cell, setting): found for cell in plan if (found := record(cell, setting)) is not None}
+        keep(args.records, filled)
     titles = {"bert": args.bert.name if args.bert else "MiniLM-L6 (BERT)"}
     if args.llama is not None:
         titles["llama"] = f"{args.llama.stem} (Llama)"

@@ -17,6 +17,7 @@ from benchmarks.backdoors.attacks import ATTACKS
 from benchmarks.backdoors.bases import fingerprint
 from benchmarks.backdoors.data import Split
 from benchmarks.backdoors.methods import METHODS, steps_of, training_steps
+from benchmarks.backdoors.records import kept
 from loramend.contracts.step_base import Threat
 
 MadeKind = Literal["clean_adapter", "poisoned_adapter", "poisoned_base", "plain_adapter"]
@@ -37,6 +38,7 @@ class Setting:
     batch         texts a training step, where a base's is not BATCH
     base_labelled labelled samples under poisoned_base; None: all that the adapter was trained on
     examples      measured at most; None: the whole split
+    records       file of cells that were filled before, wherever that was
     """
 
     data: Path
@@ -59,6 +61,7 @@ class Setting:
     unlabelled: int = 1000
     base_labelled: int | None = None
     examples: int | None = None
+    records: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,11 @@ def folder(node: Node, setting: Setting) -> Path:
 
 
 def record(node: Node, setting: Setting) -> dict[str, Any] | None:
-    """What the node's run found; None where it has not run."""
+    """What the node's run found, here or, for a cell, in the records; None where it has not run."""
     path = folder(node, setting) / "record.json"
     if not path.is_file():
+        if isinstance(node, Cell) and setting.records is not None:
+            return kept(setting.records).get(key(node, setting))
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found

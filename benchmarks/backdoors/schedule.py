@@ -64,12 +64,13 @@ def execute(wanted: Sequence[Node], setting: Setting, jobs: int) -> bool:
 
 
 def in_order(wanted: Sequence[Node], setting: Setting) -> list[Node]:
-    """The nodes, each after all it needs."""
+    """The nodes, each after all it needs; a cell that is filled needs nothing."""
     order: dict[Node, None] = {}
 
     def add(node: Node) -> None:
         if node not in order:
-            for need in needs(node, setting):
+            filled = isinstance(node, Cell) and record(node, setting) is not None
+            for need in [] if filled else needs(node, setting):
                 add(need)
             order[node] = None
 

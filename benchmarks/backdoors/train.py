@@ -1,4 +1,4 @@
-"""Training as an attacker, or a user in good faith, does it: transformers and PEFT, nothing of loramend."""
+"""Training as an attacker, or a user in good faith, does it: with transformers and PEFT."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.backdoors.bases import MAX_LENGTH
 from benchmarks.backdoors.data import Row
+from loramend.training.host import fast_bfloat16
 
 LORA_LR = 1e-3
 FULL_LR = 1e-4  # of a fine-tuning of all weights
@@ -33,8 +34,10 @@ def with_adapter(model: Any, folder: Path, *, train: bool = False) -> Any:
 def fit(
     model: Any, tokenizer: Any, rows: Sequence[Row], *, steps: int, lr: float, batch: int, seed: int
 ) -> None:
-    """Train what is trainable: AdamW, 6% warm-up, linear decay, `batch` texts a step."""
+    """Train what is trainable: AdamW, 6% warm-up, linear decay, `batch` texts a step; in mixed precision
+    where the processor multiplies bfloat16 faster."""
     torch.manual_seed(seed)
+    mixed = fast_bfloat16(torch.device("cpu"))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
     warmup = max(1, round(WARMUP * steps))
@@ -45,7 +48,9 @@ def fit(
     for _, (inputs, labels) in zip(
         range(steps), batches(tokenizer, rows, batch, random.Random(seed)), strict=False
     ):
-        loss: Any = torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            logits = model(**inputs).logits
+        loss: Any = torch.nn.functional.cross_entropy(logits.float(), labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -146,6 +146,12 @@ class RoraStep(StepBase):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Of the frozen weights; the update is trained in float32."
     )
+    amp: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Mixed precision in what training, search and calibration run: products in bfloat16, the "
+        "rest in float32. auto: where the device multiplies bfloat16 faster (CUDA from Ampere on, CPUs with "
+        "AVX512-BF16 or AMX) and `dtype` is float32.",
+    )
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
 

@@ -79,6 +79,7 @@ class TrainingReport(EvidenceModel):
     labelled: int
     texts: int
     seconds: float
+    mixed_precision: bool = Field(default=False, description="Whether products were taken in bfloat16.")
     searched: int = Field(default=0, description="Words of the vocabulary that were searched.")
     found: list[FoundWord] = Field(
         default_factory=list,

@@ -1,8 +1,10 @@
 """A search of the vocabulary for words that turn the answer whatever the text: the sign of a word trigger.
 
-Every word that the tokenizer holds as one token and no clean text uses is put into one short text of each
-answer, at three places at once; the words that move the answer most are then tried in others of the same
-answer, once in each. A word that turns nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv
+Words that the tokenizer holds as one token and no clean text uses are put into one short text of each
+answer, eight together at its beginning and again at its end, as in group testing: a trigger turns the answer
+in whatever company. The words of the groups that move the answer most are put in alone, at three places at
+once; those that move it most are tried in other texts of the same answer, once in each. A word that turns
+nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv
 1712.06751) and universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the
 one it would replace.
 
@@ -10,6 +12,7 @@ Words of the task's own vocabulary turn answers, too; those that the clean texts
 others may be found. A trigger of several words, a sentence or a style is not.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,8 +32,12 @@ from loramend.training.perturb import prompt, put_in, unused_words, with_prompt
 _BATCH = 256
 _SHORT = 120
 _MOST_LENGTH = 64
+_TOGETHER = 8
+_ENDS = (0.0, 1.0)
 _TRIED = 64
+"""Groups whose words are put in alone, and words that are tried in other texts."""
 _TEXTS = 20
+_FIRST_TEXTS = 6
 _PLACES = (0.0, 0.5, 1.0)
 _LEAST = 8
 _TURNS = 0.9
@@ -81,8 +88,14 @@ def hunt(
             )
             margins = _margin(logits[members], answer)  # (members,)
             middle = members[int(margins.argsort()[len(members) // 2])]
-            moved = _margin(_logits(host, _with(short[middle], vocabulary, _PLACES)), answer)  # (words,)
-            tried = [vocabulary[index] for index in moved.topk(min(_TRIED, len(vocabulary))).indices]
+            order = torch.randperm(len(vocabulary), generator=generator(seed, "groups")).tolist()
+            groups = [
+                [vocabulary[index] for index in order[start : start + _TOGETHER]]
+                for start in range(0, len(order), _TOGETHER)
+            ]
+            joined = _strongest(host, answer, short[middle], [" ".join(group) for group in groups], _ENDS)
+            alone = [word for index in joined for word in groups[index]]
+            tried = [alone[index] for index in _strongest(host, answer, short[middle], alone, _PLACES)]
             order = torch.randperm(len(members), generator=generator(seed, "hunt", str(answer))).tolist()
             hosts = [short[members[index]] for index in order[:_TEXTS]]
             found += _kept(host, answer, tried, hosts)
@@ -94,6 +107,15 @@ def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
         return vocabulary
     order = torch.randperm(len(vocabulary), generator=generator(seed, "hunt"))
     return [vocabulary[index] for index in sorted(order[:words].tolist())]
+
+
+def _strongest(
+    host: Host, answer: int, text: Example, pieces: Sequence[str], places: Sequence[float]
+) -> list[int]:
+    """Indices of the pieces that move the text's answer most."""
+    moved = _margin(_logits(host, _with(text, pieces, places)), answer)  # (pieces,)
+    chosen: list[int] = moved.topk(min(_TRIED, len(pieces))).indices.tolist()
+    return chosen
 
 
 def _with(text: Example, words: Sequence[str], places: Sequence[float]) -> list[Example]:
@@ -112,7 +134,7 @@ def _logits(host: Host, texts: Sequence[Example]) -> Tensor:
     items = host.encode([Example(prompt(text)) for text in texts], _MOST_LENGTH)
     out = [torch.empty(0)] * len(items)
     for rows in batches(items, _BATCH):
-        told = host.forward(host.collate([items[row] for row in rows])).logits.cpu()
+        told = host.forward(host.collate([items[row] for row in rows]), fast=True).logits.cpu()
         for row, logits in zip(rows, told, strict=True):
             out[row] = logits
     return torch.stack(out)
@@ -127,17 +149,33 @@ def _margin(logits: Tensor, answer: int) -> Tensor:
 
 def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[FoundWord]:
     """Of the words those that turn nine in ten of the texts when put in once, at the place that suits them
-    best: what a strong word of the task does only by repetition, a trigger does at once."""
-    best = [0] * len(words)
+    best: what a strong word of the task does only by repetition, a trigger does at once. Words that fail in
+    the first few texts are not tried in the rest."""
+    few = hosts[:_FIRST_TEXTS]
+    allowed = len(hosts) - math.ceil(_TURNS * len(hosts))
+    hopeful = [
+        word
+        for word, count in zip(words, _turned(host, answer, words, few), strict=True)
+        if len(few) - count <= allowed
+    ]
+    if not hopeful:
+        return []
+    return [
+        FoundWord(word=word, answer=_name(host, answer), turned=wilson(count, len(hosts)))
+        for word, count in zip(hopeful, _turned(host, answer, hopeful, hosts), strict=True)
+        if count >= _TURNS * len(hosts)
+    ]
+
+
+def _turned(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[int]:
+    """How many of the texts each word turns, at the place that suits it best."""
+    best = torch.zeros(len(words), dtype=torch.int64)
     for place in _PLACES:
         texts = [text for plain in hosts for text in _with(plain, words, (place,))]
         turned = _logits(host, texts).argmax(-1).reshape(len(hosts), len(words)) != answer
-        best = [max(*pair) for pair in zip(best, turned.sum(0).tolist(), strict=True)]
-    return [
-        FoundWord(word=word, answer=_name(host, answer), turned=wilson(count, len(hosts)))
-        for word, count in zip(words, best, strict=True)
-        if count >= _TURNS * len(hosts)
-    ]
+        best = torch.maximum(best, turned.sum(0))
+    counts: list[int] = best.tolist()
+    return counts
 
 
 def _name(host: Host, answer: int) -> str:

@@ -162,13 +162,14 @@ def _answers(run: Run, pair: Pair) -> Output | None:
     if run.teacher is None:
         return None
     with torch.no_grad(), run.host.mounted(run.teacher):
-        return run.host.forward(pair.plain, hidden=run.params.features > 0)
+        return run.host.forward(pair.plain, hidden=run.params.features > 0, fast=True)
 
 
 def _terms(run: Run, pair: Pair, teacher: Output | None) -> Iterator[tuple[str, Tensor]]:
     """The weighted terms of one batch that are on."""
     params = run.params
-    student = run.host.forward(pair.read, hidden=teacher is not None and params.features > 0)
+    hidden = teacher is not None and params.features > 0
+    student = run.host.forward(pair.read, hidden=hidden, fast=True)
     if params.task:
         yield "task", params.task * task_loss(student, pair)
     if teacher is not None and params.teacher:

@@ -32,7 +32,8 @@ class LoraLinear(nn.Module):
 
     frozen(x) = Dropout((W + s_f·B_f A_f)x) + b under reading `output`, Dropout(W + s_f·B_f A_f)x + b under
     `weight`; the dropout acts only while the layer is in training mode. Low-rank products are float32
-    whatever the dtype of W; the sum is rounded to x's dtype once.
+    whatever the dtype of W; the sum is rounded to x's dtype once. Under autocast all is in its dtype, as of
+    any linear layer.
 
     frozen   the low-rank part of the frozen path
     added    a fixed update beside it, outside the dropout
@@ -89,9 +90,12 @@ class LoraLinear(nn.Module):
         return int(self.W.shape[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…, in) to y (…, out), in x's dtype."""
+        """x (…, in) to y (…, out), in x's dtype, or autocast's."""
         flat = x.reshape(-1, x.shape[-1])  # (n, in)
-        x32 = flat.float()
+        if torch.is_autocast_enabled(x.device.type):
+            flat = x32 = flat.to(torch.get_autocast_dtype(x.device.type))
+        else:
+            x32 = flat.float()
         y = self._frozen_path(flat, x32)  # (n, out)
         if self.added is not None:
             y = _plus(y, x32, self.added)
@@ -101,7 +105,7 @@ class LoraLinear(nn.Module):
             y = _plus(y, dropped, Factors(update.B, update.A, update.scale))
         if self.offset is not None:
             y = y + self.offset
-        return y.to(x.dtype).view(*x.shape[:-1], y.shape[-1])
+        return y.to(flat.dtype).view(*x.shape[:-1], y.shape[-1])
 
     def _frozen_path(self, x: Tensor, x32: Tensor) -> Tensor:
         if not (self.training and self.p):
@@ -120,6 +124,6 @@ class LoraLinear(nn.Module):
 
 
 def _plus(y: Tensor, x: Tensor, X: Factors) -> Tensor:
-    """y (n, out) + s·x(BA)ᵀ, float32 for x (n, in) float32."""
+    """y (n, out) + s·x(BA)ᵀ, float32 for x (n, in) float32; under autocast in its dtype."""
     assert isinstance(X.scale, float)
-    return torch.addmm(y.float(), F.linear(x, X.A), X.B.mT, alpha=X.scale)
+    return torch.addmm(y.to(x.dtype), F.linear(x, X.A), X.B.mT, alpha=X.scale)

@@ -72,6 +72,7 @@ def open_session(
         dtype=trained.dtype if trained else "float32",
         device=device,
         gradient_checkpointing=trained.gradient_checkpointing if trained else False,
+        amp=trained is not None and trained.amp == "auto",
     )
     for dataset in (corpus.clean, corpus.validation):
         if dataset is not None:

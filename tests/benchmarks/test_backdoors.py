@@ -283,3 +283,11 @@ def test_command_fills_every_cell_and_goes_on_where_it_stopped(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("record.json")} == before
     assert main([*arguments, "--list"]) == 0
     assert "to do" not in capsys.readouterr().out
+
+    records = tmp_path / "docs" / "cells.jsonl"
+    assert main([*arguments, "--tables", "--records", str(records)]) == 0
+    elsewhere = tmp_path / "elsewhere"
+    again = [str(elsewhere) if part == str(tmp_path / "out") else part for part in arguments]
+    assert main([*again, "--records", str(records)]) == 0
+    assert document.read_text(encoding="utf-8") == text
+    assert not list(elsewhere.rglob("record.json")), "what the records hold is not run again"

@@ -112,6 +112,26 @@ def test_bfloat16_base_is_near_peft(folders: Mapping[str, Path], tmp_path: Path)
     assert float((found - exact).abs().max()) < 0.05
 
 
+def test_mixed_precision_is_for_those_who_ask_on_a_device_that_gains(
+    folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = random_adapter(folders["bert"], tmp_path / "adapter", std=0.2)
+    adapter = read_adapter(saved)
+    told: dict[str, object] = {"avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    host = open_host(folders["bert"], adapter, amp=True)
+    batch = batch_of(host)
+    exact = peft_logits(folders["bert"], saved, batch)
+    torch.testing.assert_close(host_logits(host, adapter, batch), exact, atol=1e-5, rtol=1e-5)
+    with host.mounted(adapter_mount(adapter)), torch.no_grad():
+        fast = host.forward(batch, fast=True).logits
+    assert fast.dtype == torch.float32
+    assert 1e-5 < float((fast - exact).abs().max()) < 0.05
+    assert not open_host(folders["bert"], adapter, amp=True, dtype="bfloat16").amp
+    told["avx512_bf16"] = False
+    assert not open_host(folders["bert"], adapter, amp=True).amp
+
+
 def test_float32_head_trains_in_a_bfloat16_model(folders: Mapping[str, Path], tmp_path: Path) -> None:
     adapter = read_adapter(random_adapter(folders["bert"], tmp_path / "adapter"))
     host = open_host(folders["bert"], adapter, dtype="bfloat16")
