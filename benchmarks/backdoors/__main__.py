@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--source", metavar="TASK", help="what poisoned bases are poisoned on")
     plan.add_argument("--steps", type=int, help="of a repair's training")
     plan.add_argument("--attack-steps", type=int, help="of an attack's training")
+    plan.add_argument("--base-steps", type=int, help="of a poisoned base's training")
     plan.add_argument("--examples", type=int, help="measured at most")
     plan.add_argument("--labelled", type=int, default=100)
     plan.add_argument("--unlabelled", type=int, help="plain texts beside the labelled samples")
@@ -109,7 +110,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
         split="dev" if args.dev else "test",
         source=args.source or ("cr" if quick else "imdb"),
         attack_steps=attack_steps,
-        base_steps=args.attack_steps or (120 if quick else 400),
+        base_steps=args.base_steps or args.attack_steps or (120 if quick else 400),
         gate=args.gate,
         batch={"llama": LLAMA_BATCH},
         steps=args.steps or (80 if quick else None),
