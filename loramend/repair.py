@@ -12,7 +12,7 @@ from loramend.adapter.capability import subspace_blockers
 from loramend.adapter.model import Adapter, Update
 from loramend.adapter.write import as_written
 from loramend.contracts.data import EvaluationSpec
-from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
 from loramend.contracts.errors import AdapterError, ReferenceModelError
 from loramend.contracts.evidence import TrainingReport
 from loramend.contracts.job import Phase, Progress
@@ -47,6 +47,7 @@ from loramend.training.session import Checkpoints, Session
 OnProgress = Callable[[Progress], None]
 
 SUBSPACE_STEPS = (CsuStep, SafeLoraStep, RestoreStep)
+"""Steps that are set beside their placebo wherever they stand; clean_subspace is where it ends the repair."""
 
 
 def _silent(progress: Progress) -> None:
@@ -129,11 +130,11 @@ def repair(
 
     outcomes: dict[str, list[StepOutcome]] = {name: [] for name in adapter.updates}
     placebo: list[PlaceboComparison] = []
+    draws: list[Adapter] = []
     current = adapter
     on_step = _ticker(adapter, "repair", len(steps), on_progress)
-    on_control = _ticker(
-        adapter, "controls", sum(isinstance(step, SUBSPACE_STEPS) for step in steps), on_progress
-    )
+    compared = [index for index in range(len(steps)) if _has_placebo(steps, index)]
+    on_control = _ticker(adapter, "controls", len(compared), on_progress)
     session = open_session(
         adapter,
         steps,
@@ -164,11 +165,22 @@ def repair(
             repaired = current.with_updates({outcome.name: outcome.update for outcome in changes})
         for outcome in changes:
             outcomes[outcome.name].append(_step_outcome(step, current.updates[outcome.name], outcome))
-        if isinstance(step, SUBSPACE_STEPS):
-            ranks = {outcome.name: int(outcome.values.get("k", 0)) for outcome in changes}
-            placebo.append(
-                compare(index, step, current.updates, repaired.updates, ranks, context, on_control)
+        if index in compared:
+            assert isinstance(step, (*SUBSPACE_STEPS, CleanSubspaceStep))
+            values = {outcome.name: outcome.values for outcome in changes}
+            beside = compare(
+                index,
+                step,
+                current.updates,
+                repaired.updates,
+                values,
+                context,
+                on_control,
+                # Behaviour is that of the whole repair: earlier steps' draws say nothing of it.
+                keep=session is not None and index == len(steps) - 1,
             )
+            placebo.append(beside.comparison)
+            draws = [as_written(current.with_updates(updates)) for updates in beside.draws]
         current = repaired
 
     current = as_written(current)
@@ -186,7 +198,7 @@ def repair(
     evaluated = None
     if session is not None:
         like = next((step for step in steps if isinstance(step, RoraStep)), None)
-        evaluated = evaluate_repair(session, current, corpus, evaluation, like)
+        evaluated = evaluate_repair(session, current, corpus, evaluation, like, draws)
     report = Report(
         kind="repair",
         threat=threat,
@@ -204,6 +216,12 @@ def repair(
         provenance=watch.provenance(device=context.device, seed=seed, source=source or {}),
     )
     return current, report
+
+
+def _has_placebo(steps: Sequence[Step], index: int) -> bool:
+    """Whether a step is set beside the same step on random subspaces."""
+    last = index == len(steps) - 1
+    return isinstance(steps[index], SUBSPACE_STEPS) or (last and isinstance(steps[index], CleanSubspaceStep))
 
 
 def _method(step: Step, session: Session | None) -> Method[Any]:

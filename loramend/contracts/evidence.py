@@ -93,14 +93,17 @@ class TrainingReport(EvidenceModel):
     calibration: Calibration | None = None
 
 
-VariantName = Literal["before", "after", "fresh_lora", "continued", "shrink"]
+VariantName = Literal["before", "after", "fresh_lora", "continued", "shrink", "random_subspace"]
+PlaceboVerdict = Literal["beats", "ties", "loses"]
 
 
 class Variant(EvidenceModel):
     """One adapter's behaviour. fresh_lora: a new adapter trained on the same clean data; continued: the given
-    one trained on; shrink: the given one scaled to the repaired norm."""
+    one trained on; shrink: the given one scaled to the repaired norm; random_subspace: the repair on random
+    subspaces, the mean count over its draws with the interval of one."""
 
     name: VariantName
+    draws: int = Field(default=1, ge=1)
     clean: Rate = Field(description="Right answers on clean examples: clean accuracy.")
     attack: Rate | None = Field(
         default=None, description="Triggered examples of another answer that got the target: attack success."
@@ -123,4 +126,10 @@ class Evaluation(EvidenceModel):
     probes: int
     seed: int
     variants: list[Variant]
+    placebo: PlaceboVerdict | None = Field(
+        default=None,
+        description="The repair beside shrink and random_subspace, by intervals that do not touch: beats "
+        "both on something and loses to neither; loses to one and beats neither; else ties. null: no "
+        "subspace repair.",
+    )
     sentences: list[str] = Field(description="What the numbers say, and no more.")

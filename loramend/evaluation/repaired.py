@@ -1,5 +1,6 @@
 """The evaluation a repair ends with: the adapter before and after, beside its controls."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from loramend.adapter.model import Adapter
@@ -9,7 +10,7 @@ from loramend.contracts.evidence import Evaluation, VariantName
 from loramend.data.examples import Corpus, Dataset
 from loramend.evaluation.controls import control_adapters
 from loramend.evaluation.run import evaluate
-from loramend.training.mount import adapter_mount
+from loramend.training.mount import Mount, adapter_mount
 from loramend.training.session import Session
 
 HELD_OUT = (
@@ -24,11 +25,13 @@ def evaluate_repair(
     corpus: Corpus,
     spec: EvaluationSpec | None,
     like: RoraStep | None = None,
+    draws: Sequence[Adapter] = (),
 ) -> Evaluation | None:
     """Measure as `spec` asks; without one, clean accuracy and probes on the held-out labelled examples, and
     nothing where there are none.
 
-    like  the rora step that was taken, if any: the controls are trained with its optimiser settings
+    like   the rora step that was taken, if any: the controls are trained with its optimiser settings
+    draws  of the repair on random subspaces, where it ends with a subspace step
     """
     told: list[str] = []
     if spec is None:
@@ -40,9 +43,12 @@ def evaluate_repair(
     adapters: dict[VariantName, Adapter] = {"before": session.given, "after": repaired}
     if spec.controls:
         adapters |= control_adapters(session, repaired, like)
+    mounts: dict[VariantName, list[Mount]] = {name: [adapter_mount(a)] for name, a in adapters.items()}
+    if spec.controls and draws:
+        mounts["random_subspace"] = [adapter_mount(draw) for draw in draws]
     evaluation = evaluate(
         session.host,
-        {name: adapter_mount(adapter) for name, adapter in adapters.items()},
+        mounts,
         corpus,
         spec,
         seed=session.seed,

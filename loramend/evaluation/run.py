@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -18,7 +19,7 @@ from loramend.evaluation.measure import Answer, answers, cut_off, encoded
 from loramend.evaluation.probes import Probe, draw_probes
 from loramend.evaluation.score import Score, check_scorable, score_of
 from loramend.evaluation.triggers import triggered
-from loramend.evaluation.words import describe
+from loramend.evaluation.words import describe, placebo_verdict
 from loramend.training.encode import check_examples
 from loramend.training.host import Host, open_host
 from loramend.training.load import Dtype
@@ -47,7 +48,7 @@ class _Plan:
 
 def evaluate(
     host: Host,
-    variants: Mapping[VariantName, Mount],
+    variants: Mapping[VariantName, Sequence[Mount]],
     corpus: Corpus,
     spec: EvaluationSpec,
     *,
@@ -56,7 +57,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure clean accuracy, attack success (where a trigger was given) and probes of every variant.
 
-    variants  `before` and any others; the host is left with what it had mounted
+    variants  `before` and any others, several mounts being draws of one; the host is left with what it had
+              mounted
     corpus    `evaluation`, labelled, and optionally `triggered`, whose examples hold the trigger
     seed      of the choice among more than `max_examples`, the trigger's places and the probes
     Raises DataError `data_required`, `data_invalid` and RequestError `request_invalid` before any text is
@@ -64,18 +66,21 @@ def evaluate(
     """
     plan = _planned(host, corpus, spec, seed)
     texts = plan.texts()
-    total, done = len(variants) * len(texts), 0
+    total, done = sum(map(len, variants.values())) * len(texts), 0
     measured = []
-    for name, mount in variants.items():
+    for name, mounts in variants.items():
 
         def tick(count: int, name: str = name) -> None:
             nonlocal done
             done += count
             on_progress(Progress(phase="evaluate", done=done, total=total, unit="examples", detail=name))
 
-        with host.mounted(mount):
-            given = answers(host, texts, max_new_tokens=spec.max_new_tokens, on_answers=tick)
-        measured.append(_variant(name, plan, given))
+        each = []
+        for mount in mounts:
+            with host.mounted(mount):
+                given = answers(host, texts, max_new_tokens=spec.max_new_tokens, on_answers=tick)
+            each.append(_variant(name, plan, given))
+        measured.append(_mean(each))
     evaluation = Evaluation(
         task=host.task,
         metric=plan.score.metric,
@@ -86,6 +91,7 @@ def evaluate(
         probes=len(plan.probes),
         seed=seed,
         variants=measured,
+        placebo=placebo_verdict({variant.name: variant for variant in measured}),
         sentences=[],
     )
     cut = cut_off(host, plan.examples, spec.max_new_tokens) if plan.score.metric == "exact_match" else 0
@@ -122,7 +128,7 @@ def evaluate_adapter(
     """
     host = open_host(model, adapter, device=device, dtype=dtype)
     corpus = Corpus(evaluation=dataset, triggered=triggered)
-    variants: dict[VariantName, Mount] = {"before": adapter_mount(adapter)}
+    variants: dict[VariantName, list[Mount]] = {"before": [adapter_mount(adapter)]}
     return evaluate(host, variants, corpus, spec, seed=seed, on_progress=on_progress)
 
 
@@ -170,6 +176,28 @@ def _variant(name: VariantName, plan: _Plan, given: Sequence[Answer]) -> Variant
         clean=wilson(sum(right), len(right)),
         attack=_rate([score.hits(answer) for answer in attacked]),
         flips=_rate(flipped),
+    )
+
+
+def _mean(draws: Sequence[Variant]) -> Variant:
+    """One variant with the mean counts of its draws. The texts are the same in each: the interval stays that
+    of one."""
+    first = draws[0]
+    if len(draws) == 1:
+        return first
+
+    def rate(shares: Sequence[Rate | None]) -> Rate | None:
+        known = [share for share in shares if share is not None]
+        return wilson(round(fmean(share.count for share in known)), known[0].n) if known else None
+
+    clean = rate([draw.clean for draw in draws])
+    assert clean is not None
+    return Variant(
+        name=first.name,
+        draws=len(draws),
+        clean=clean,
+        attack=rate([draw.attack for draw in draws]),
+        flips=rate([draw.flips for draw in draws]),
     )
 
 

@@ -1,13 +1,22 @@
 """What an evaluation's numbers say, in plain sentences that go no further than the numbers."""
 
+from collections.abc import Mapping
+
 from loramend.contracts.data import Metric
-from loramend.contracts.evidence import Evaluation, Rate, Variant, VariantName
+from loramend.contracts.evidence import Evaluation, PlaceboVerdict, Rate, Variant, VariantName
 from loramend.evaluation.intervals import at_most, below
 
 CONTROLS: dict[VariantName, str] = {
     "fresh_lora": "a new adapter trained on the same data",
     "continued": "the given adapter trained on",
     "shrink": "the given adapter scaled to the repaired norm",
+    "random_subspace": "the same repair on random subspaces",
+}
+_PLACEBO: tuple[VariantName, ...] = ("shrink", "random_subspace")
+_VERDICTS: dict[PlaceboVerdict, str] = {
+    "beats": "beats its placebo",
+    "ties": "ties with its placebo: nothing here shows that the subspace mattered",
+    "loses": "loses to its placebo",
 }
 
 _RIGHT: dict[Metric, str] = {
@@ -37,7 +46,23 @@ def describe(evaluation: Evaluation) -> list[str]:
     controls = [variants[name] for name in CONTROLS if name in variants]
     if after is not None and controls:
         sentences.append(_beside(after, controls, evaluation.metric))
+    if evaluation.placebo is not None:
+        sentences.append(
+            f"Measured on these {evaluation.examples} examples, the repair {_VERDICTS[evaluation.placebo]} "
+            "(the same change of size, and the same repair on random subspaces)."
+        )
     return sentences
+
+
+def placebo_verdict(variants: Mapping[VariantName, Variant]) -> PlaceboVerdict | None:
+    """The repair beside its two placebo controls, by intervals that do not touch; None without both."""
+    if any(name not in variants for name in ("after", *_PLACEBO)):
+        return None
+    beside = [_compared(variants["after"], variants[name]) for name in _PLACEBO]
+    better, worse = ([bool(sides[place]) for sides in beside] for place in (0, 1))
+    if all(better) and not any(worse):
+        return "beats"
+    return "loses" if any(worse) and not any(better) else "ties"
 
 
 def percent(rate: Rate) -> str:
@@ -91,6 +116,16 @@ def _beside(after: Variant, controls: list[Variant], metric: Metric) -> str:
 
 def _verdict(after: Variant, control: Variant, right: str) -> str:
     """Better, worse or not told apart, by intervals that do not touch."""
+    better, worse = _compared(after, control, right)
+    if better and worse:
+        return f"does better on {better[0]} and worse on {worse[0]} than"
+    if better or worse:
+        return f"does {'better' if better else 'worse'} on {' and '.join(better or worse)} than"
+    return "is not told apart by these examples from"
+
+
+def _compared(after: Variant, control: Variant, right: str = "") -> tuple[list[str], list[str]]:
+    """On what the repair is better than a control, and on what worse."""
     better, worse = [], []
     if below(control.clean, after.clean):
         better.append(right)
@@ -101,11 +136,7 @@ def _verdict(after: Variant, control: Variant, right: str) -> str:
             better.append("attack success")
         elif below(control.attack, after.attack):
             worse.append("attack success")
-    if better and worse:
-        return f"does better on {better[0]} and worse on {worse[0]} than"
-    if better or worse:
-        return f"does {'better' if better else 'worse'} on {' and '.join(better or worse)} than"
-    return "is not told apart by these examples from"
+    return better, worse
 
 
 def _numbers(variant: Variant, right: str) -> str:

@@ -10,7 +10,7 @@ Limits      what the backdoor shares with clean text stays, the more of it the l
             clean accuracy. No labels are needed; the texts must be of the kind the adapter is for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -184,8 +184,7 @@ def _leading(C: Tensor, params: CleanSubspaceStep, draws: torch.Generator) -> _B
 def _corrected(
     update: Update, inputs: _Basis | None, outputs: _Basis | None, params: CleanSubspaceStep
 ) -> Outcome:
-    size = float(norm(update))
-    if size == 0:
+    if float(norm(update)) == 0:
         return left_alone(update, ZERO_UPDATE)
     if outputs is None and params.side != "input":
         return left_alone(update, "the loss does not depend on this module's output")
@@ -194,17 +193,30 @@ def _corrected(
         values |= {"k": float(inputs.V.shape[1]), "energy": inputs.energy}
     if outputs is not None:
         values |= {"k_output": float(outputs.V.shape[1]), "energy_output": outputs.energy}
+    return confine(update, outputs.V if outputs else None, inputs.V if inputs else None, params, values)
+
+
+def confine(
+    update: Update,
+    U: Tensor | None,
+    V: Tensor | None,
+    params: CleanSubspaceStep,
+    values: Mapping[str, float] | None = None,
+) -> Outcome:
+    """A nonzero update without, or attenuated in, what lies outside the outputs spanned by U (out, k) and the
+    inputs spanned by V (in, k), float64 with orthonormal columns; None leaves a side as it is. values: told
+    before the outcome's own."""
+    values = dict(values or {})
     out, in_ = update.shape
-    U = outputs.V if outputs else torch.empty(out, 0, dtype=torch.float64)
-    V = inputs.V if inputs else torch.empty(in_, 0, dtype=torch.float64)
     if params.form == "smooth":
         form = CsuStep(penalty=params.penalty, sides=_SIDES[params.side])
-        return outcome(update, U, V, form, values)
+        none_out, none_in = (torch.empty(size, 0, dtype=torch.float64) for size in (out, in_))
+        return outcome(update, none_out if U is None else U, none_in if V is None else V, form, values)
     A, B = update.A.double(), update.B.double()
-    if inputs is not None:
+    if V is not None:
         A = (A @ V) @ V.mT
-    if outputs is not None:
+    if U is not None:
         B = U @ (U.mT @ B)
     kept = Factors(B, A, update.scale)
-    values["kept"] = (float(norm(kept)) / size) ** 2
+    values["kept"] = (float(norm(kept)) / float(norm(update))) ** 2
     return Outcome(name=update.name, update=refactored(update, kept), values=values)

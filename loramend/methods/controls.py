@@ -7,6 +7,8 @@ random_subspace   what the step does, with random directions in the displacement
                              displacement's energy (at most 64), in the modules it projected, each module
                              scaled to its repaired norm
                   restore    the displacement's singular values on random directions
+                  clean_subspace  the same projection, or attenuation, with random directions in the place
+                             of the activations' (and gradients')
 
 Source: arXiv 2605.10575, whose audit of Safe LoRA found plain shrinking. By weights alone, the repair X
 counts as indistinguishable where
@@ -16,7 +18,7 @@ counts as indistinguishable where
   in a hundred, of the draws' mean cosine with one another: X then looks like one draw more.
 
 Cosines and norms are taken over all modules, from summed inner products in float64. This compares weights;
-what a repair does to a model's behaviour it cannot tell.
+what a repair does to a model's behaviour, an evaluation of the draws can tell.
 """
 
 import math
@@ -24,15 +26,17 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import fmean as mean
 from statistics import stdev
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from loramend.adapter.model import Update
+from loramend.contracts.data_steps import CleanSubspaceStep
 from loramend.contracts.report import Control, PlaceboComparison
 from loramend.contracts.steps import CsuStep, RestoreStep, SafeLoraStep
-from loramend.methods.base import Context
+from loramend.methods.base import Context, refactored
+from loramend.methods.clean_subspace import confine
 from loramend.methods.correction import correct
 from loramend.methods.random_subspace import random_pair
 from loramend.methods.restore import add, leading
@@ -40,42 +44,60 @@ from loramend.spectrum.factored import Factored, Factors, gram, norm
 
 DRAWS = 5
 SAME = 0.99
+SubspaceRepair = CsuStep | SafeLoraStep | RestoreStep | CleanSubspaceStep
 NO_CHANGE = 1e-7
 """Relative distance at or under which a step changed nothing: what inner products in float64 resolve."""
 
 
+class Placebo(NamedTuple):
+    """A step beside its controls; draws: the random control's updates, one mapping by name a draw."""
+
+    comparison: PlaceboComparison
+    draws: list[dict[str, Update]]
+
+
 def compare(
     step_index: int,
-    params: CsuStep | SafeLoraStep | RestoreStep,
+    params: SubspaceRepair,
     before: Mapping[str, Update],
     after: Mapping[str, Update],
-    ranks: Mapping[str, int],
+    values: Mapping[str, Mapping[str, float]],
     context: Context,
     on_module: Callable[[str], None],
-) -> PlaceboComparison:
+    *,
+    keep: bool = False,
+) -> Placebo:
     """Set a subspace step beside its two controls.
 
     before, after  the updates the step was given and those it returned, by name
-    ranks          the k of each module's displacement subspace as csu reports it; read for csu alone, and
-                   only where it changed the module
+    values         what the step reports of each module: csu's and clean_subspace's k are read there, where
+                   they changed the module
     on_module      called with each module's name once it is done
+    keep           give the draws too, not their comparison alone
     """
     # Inner products among the original, the repair and the draws.
     G = torch.zeros(2 + DRAWS, 2 + DRAWS, dtype=torch.float64)
+    kept: list[dict[str, Update]] = [{} for _ in range(DRAWS if keep else 0)]
     for original in context.references.in_order(before.values()):
         repaired = after[original.name]
-        draws = _draws(step_index, params, original, repaired, ranks, context)
+        draws = _draws(step_index, params, original, repaired, values[original.name], context)
         G += gram([original, repaired, *draws]).cpu()
+        for updates, draw in zip(kept, draws, strict=False):
+            updates[original.name] = draw if isinstance(draw, Update) else _as_update(original, draw)
         on_module(original.name)
-    return _compared(step_index, params.type, G)
+    return Placebo(_compared(step_index, params.type, G), kept)
+
+
+def _as_update(original: Update, draw: Factored) -> Update:
+    return refactored(original, Factors(draw.B, draw.A, draw.scale))
 
 
 def _draws(
     step_index: int,
-    params: CsuStep | SafeLoraStep | RestoreStep,
+    params: SubspaceRepair,
     original: Update,
     repaired: Update,
-    ranks: Mapping[str, int],
+    values: Mapping[str, float],
     context: Context,
 ) -> list[Factored]:
     """The random control's results for one module; the original itself where the step left it alone."""
@@ -83,10 +105,12 @@ def _draws(
         return [original] * DRAWS
     seeds = [f"control {step_index} {draw}" for draw in range(DRAWS)]
     if isinstance(params, CsuStep):
-        k = ranks[original.name]
+        k = int(values["k"])
         return [
             correct(original, *random_pair(original, k, context.seed, seed), params).factors for seed in seeds
         ]
+    if isinstance(params, CleanSubspaceStep):
+        return [_confined(original, params, values, context.seed, seed) for seed in seeds]
     if isinstance(params, SafeLoraStep):
         k = context.references.displacement_subspace(original).k
         target = norm(repaired)
@@ -108,6 +132,16 @@ def _draws(
 
 def _equal(one: Update, other: Update) -> bool:
     return one.scale == other.scale and torch.equal(one.B, other.B) and torch.equal(one.A, other.A)
+
+
+def _confined(
+    update: Update, params: CleanSubspaceStep, values: Mapping[str, float], seed: int, name: str
+) -> Update:
+    """clean_subspace on random directions, as many as it found on each side."""
+    inputs, outputs = (int(values.get(key, 0)) for key in ("k", "k_output"))
+    V = random_pair(update, inputs, seed, name, "inputs")[1] if inputs else None
+    U = random_pair(update, outputs, seed, name, "outputs")[0] if outputs else None
+    return confine(update, U, V, params).update
 
 
 def _projected(update: Update, U: Tensor, target: Tensor) -> Factors:
@@ -159,7 +193,8 @@ def _compared(step: int, type_: str, G: Tensor) -> PlaceboComparison:
     )
     changed = distance(repair) > NO_CHANGE or (norms[repair] > 0 and norms[original] == 0)
     among = [cosine(i, j) for i, j in combinations(draws, 2)]
-    verdict, sentence = _verdict(changed, to_original, mean(to_repair), mean(among), stdev(among))
+    whose = "clean text's" if type_ == "clean_subspace" else "aligned model's"
+    verdict, sentence = _verdict(changed, to_original, mean(to_repair), mean(among), stdev(among), whose)
     return PlaceboComparison(
         step=step,
         type=type_,
@@ -173,7 +208,7 @@ def _compared(step: int, type_: str, G: Tensor) -> PlaceboComparison:
 
 
 def _verdict(
-    changed: bool, to_original: float | None, to_random: float, among: float, sd: float
+    changed: bool, to_original: float | None, to_random: float, among: float, sd: float, whose: str
 ) -> tuple[Literal["indistinguishable_by_weights", "distinct_by_weights", "no_change"], str]:
     """The rule of this module's docstring, and its outcome in one sentence."""
     if not changed:
@@ -181,13 +216,13 @@ def _verdict(
     if to_original is not None and to_original >= SAME:
         return "indistinguishable_by_weights", (
             "By weights alone the repair hardly differs from scaling the whole update "
-            f"(cosine {to_original:.4f}): nothing here shows that the aligned model's directions mattered."
+            f"(cosine {to_original:.4f}): nothing here shows that the {whose} directions mattered."
         )
     random = f"cosine {to_random:.4f} with them, {among:.4f} ± {sd:.4f} among them"
     if to_random >= SAME or abs(to_random - among) <= max(2 * sd, (1 - SAME) * abs(among)):
         return "indistinguishable_by_weights", (
             f"By weights alone the repair hardly differs from one on random subspaces ({random}): "
-            "nothing here shows that the aligned model's directions mattered."
+            f"nothing here shows that the {whose} directions mattered."
         )
     scaling = "" if to_original is None else f"from plain scaling (cosine {to_original:.4f}) and "
     return "distinct_by_weights", (

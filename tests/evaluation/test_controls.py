@@ -1,19 +1,28 @@
 """The controls learn from labels alone, keep their size, and stand beside a repair in its evaluation."""
 
 import math
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from loramend.adapter.model import Adapter
 from loramend.contracts.data import EvaluationSpec, Trigger
-from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
 from loramend.contracts.evidence import VariantName
 from loramend.contracts.job import Progress
+from loramend.contracts.report import Report
+from loramend.contracts.steps import CsuStep, ShrinkStep, Step
 from loramend.data.examples import Corpus
 from loramend.evaluation.controls import control_adapters, shrunk_like
 from loramend.evaluation.repaired import HELD_OUT, evaluate_repair
+from loramend.methods.controls import DRAWS
+from loramend.reference.open import open_references
+from loramend.repair import repair
+from loramend.report.html import report_html
 from loramend.spectrum.factored import cosine, norm
 from loramend.training.host import open_host
 from loramend.training.session import Session
@@ -120,3 +129,40 @@ def test_without_a_request_the_held_out_examples_serve(bert: Toy) -> None:
     assert told.variants[0].attack is None
     unlabelled = Corpus(unlabelled=classified([]))
     assert evaluate_repair(session(bert, labelled=False), bert.adapter, unlabelled, None) is None
+
+
+def test_a_repair_that_ends_with_a_subspace_step_is_measured_beside_its_placebo(
+    bert: Toy, tmp_path: Path
+) -> None:
+    aligned = tmp_path / "aligned"
+    shutil.copytree(bert.base, aligned)
+    weights = load_file(aligned / "model.safetensors")
+    drawn = torch.Generator().manual_seed(0)
+    for tensor in weights.values():
+        if tensor.dim() == 2:
+            tensor += (
+                0.1
+                * torch.randn(tensor.shape[0], 2, generator=drawn)
+                @ torch.randn(2, tensor.shape[1], generator=drawn)
+            )
+    save_file(weights, aligned / "model.safetensors", metadata={"format": "pt"})
+    corpus = Corpus(clean=CLEAN, evaluation=classified(toy_examples(60, seed=11)))
+    spec = EvaluationSpec(trigger=Trigger(kind="prefix", text="mn"), target=1, probes=0)
+
+    def report(*steps: Step) -> Report:
+        with open_references(bert.base, aligned) as references:
+            return repair(bert.adapter, steps, references, corpus=corpus, evaluation=spec, model=bert.base)[1]
+
+    for step in (CsuStep(k=2), CleanSubspaceStep(k=2)):
+        told = report(step)
+        assert [comparison.type for comparison in told.placebo] == [step.type]
+        assert told.evaluation is not None
+        random = told.evaluation.variants[-1]
+        assert (random.name, random.draws) == ("random_subspace", DRAWS)
+        assert told.evaluation.placebo in ("beats", "ties", "loses")
+        assert any("placebo" in sentence for sentence in told.summary)
+        assert "random_subspace" in report_html(told)
+    told = report(CleanSubspaceStep(k=2), ShrinkStep(factor=0.5))
+    assert told.evaluation is not None
+    assert told.placebo == []
+    assert told.evaluation.placebo is None

@@ -7,7 +7,7 @@ import pytest
 
 from loramend.contracts.data import EvaluationSpec, Trigger
 from loramend.contracts.errors import DataError, LoramendError
-from loramend.contracts.evidence import Evaluation
+from loramend.contracts.evidence import Evaluation, Variant
 from loramend.contracts.job import Progress
 from loramend.data.examples import Corpus, Dataset, Example, Message
 from loramend.evaluation.run import check_evaluation, evaluate, evaluate_adapter
@@ -105,7 +105,7 @@ def test_every_variant_is_asked_the_same(bert: Toy) -> None:
     seen: list[Progress] = []
     told = evaluate(
         host,
-        {"before": mount, "after": bare, "shrink": mount},
+        {"before": [mount], "after": [bare], "shrink": [mount]},
         Corpus(evaluation=classified(TEXTS)),
         EvaluationSpec(trigger=TRIGGER, target=1, probes=10),
         seed=0,
@@ -120,6 +120,26 @@ def test_every_variant_is_asked_the_same(bert: Toy) -> None:
     assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})
 
 
+def test_draws_of_one_variant_are_told_by_their_mean(bert: Toy) -> None:
+    host = open_host(bert.base, bert.adapter)
+    mount = adapter_mount(bert.adapter)
+    bare = Mount(tensors=mount.tensors)
+
+    def told(*draws: Mount) -> Variant:
+        corpus, spec = Corpus(evaluation=classified(TEXTS)), EvaluationSpec(trigger=TRIGGER, target=1)
+        variants = {"before": [mount], "after": [mount], "shrink": [mount], "random_subspace": draws}
+        found = evaluate(host, variants, corpus, spec, seed=0, on_progress=lambda _: None)
+        assert found.placebo == ("ties" if bare not in draws else found.placebo)
+        return found.variants[-1]
+
+    one, other, mean = told(mount), told(bare), told(mount, bare)
+    assert (one.draws, mean.draws) == (1, 2)
+    assert mean.clean.n == one.clean.n
+    assert mean.clean.count == round((one.clean.count + other.clean.count) / 2)
+    assert mean.attack is not None
+    assert mean.attack.n == one.attack.n if one.attack else False
+
+
 def test_progress_may_cancel(bert: Toy) -> None:
     host = open_host(bert.base, bert.adapter)
 
@@ -129,7 +149,7 @@ def test_progress_may_cancel(bert: Toy) -> None:
     with pytest.raises(InterruptedError):
         evaluate(
             host,
-            {"before": adapter_mount(bert.adapter)},
+            {"before": [adapter_mount(bert.adapter)]},
             Corpus(evaluation=classified(TEXTS)),
             EvaluationSpec(),
             seed=0,

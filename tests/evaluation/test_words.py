@@ -6,7 +6,7 @@ import pytest
 
 from loramend.contracts.evidence import Evaluation, Rate, Variant, VariantName
 from loramend.evaluation.intervals import wilson
-from loramend.evaluation.words import describe
+from loramend.evaluation.words import describe, placebo_verdict
 
 Counts = tuple[int, int | None, int | None]
 
@@ -109,3 +109,33 @@ def test_refusals_are_not_called_accuracy() -> None:
     )
     assert first.startswith("The share of answers that refuse")
     assert "accuracy" not in beside
+
+
+@pytest.mark.parametrize(
+    ("after", "random", "verdict"),
+    [
+        ((440, 20, None), (380, 20, None), None),
+        ((440, 20, None), (430, 300, None), "beats"),
+        ((440, 300, None), (430, 300, None), "ties"),
+        ((440, 20, None), (430, 20, None), "ties"),
+        ((440, 499, None), (430, 20, None), "loses"),
+    ],
+)
+def test_the_placebo_verdict_takes_both_controls(after: Counts, random: Counts, verdict: str | None) -> None:
+    """Scaling leaves 300 of 500 attacks."""
+    variants: dict[VariantName, Counts] = {
+        "before": (440, 495, None),
+        "after": after,
+        "shrink": (430, 300, None),
+        "random_subspace": random,
+    }
+    if verdict is None:
+        del variants["random_subspace"]
+    rates = {
+        name: Variant(name=name, clean=wilson(right, 500), attack=None if hits is None else wilson(hits, 500))
+        for name, (right, hits, _) in variants.items()
+    }
+    assert placebo_verdict(rates) == verdict
+    told_ = " ".join(told(variants, placebo=verdict))
+    assert ("placebo" in told_) == (verdict is not None)
+    assert verdict is None or f"the repair {verdict}" in told_

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from loramend.adapter.model import Update
+from loramend.contracts.data_steps import CleanSubspaceStep
 from loramend.contracts.report import PlaceboComparison
 from loramend.contracts.steps import CsuStep, RestoreStep, SafeLoraStep
+from loramend.methods.clean_subspace import confine
 from loramend.methods.controls import DRAWS, compare
 from loramend.methods.correction import correct
 from loramend.methods.random_subspace import random_pair
@@ -33,8 +35,10 @@ def take(
     adapter, context = make_adapter(updates), make_context(references, SEED)
     outcomes = list(METHODS[params.type](adapter, params, context))
     after = {outcome.name: outcome.update for outcome in outcomes}
-    ranks = {outcome.name: int(outcome.values.get("k", 0)) for outcome in outcomes}
-    return compare(2, params, adapter.updates, after, ranks, context, seen.append), after, seen
+    values = {outcome.name: outcome.values for outcome in outcomes}
+    compared = compare(2, params, adapter.updates, after, values, context, seen.append)
+    assert compared.draws == []
+    return compared.comparison, after, seen
 
 
 def unrelated(n: int = 3, shape: tuple[int, int] = (300, 250)) -> tuple[list[Update], DenseReferences]:
@@ -165,3 +169,44 @@ def test_order_of_modules_does_not_matter() -> None:
     assert forward.distance == pytest.approx(backward.distance, rel=1e-12)
     assert forward.controls[1].distance == pytest.approx(backward.controls[1].distance, rel=1e-12)
     assert forward.verdict == backward.verdict
+
+
+def test_kept_draws_are_the_adapters_that_were_compared() -> None:
+    updates, references = related()
+    params = CsuStep(k=4)
+    adapter, context = make_adapter(updates), make_context(references, SEED)
+    outcomes = list(METHODS["csu"](adapter, params, context))
+    after = {outcome.name: outcome.update for outcome in outcomes}
+    values = {outcome.name: outcome.values for outcome in outcomes}
+    found = compare(0, params, adapter.updates, after, values, context, lambda _: None, keep=True)
+    assert len(found.draws) == DRAWS
+    for draw, by_name in enumerate(found.draws):
+        for update in updates:
+            alike = correct(update, *random_pair(update, 4, SEED, f"control 0 {draw}"), params).factors
+            torch.testing.assert_close(dense(by_name[update.name]), alike.B @ alike.A, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [CleanSubspaceStep(k=4), CleanSubspaceStep(k=4, form="smooth", penalty=5.0, side="both")],
+    ids=["hard", "smooth"],
+)
+def test_clean_subspace_is_set_beside_random_directions_of_its_rank(params: CleanSubspaceStep) -> None:
+    updates, references = unrelated()
+    context = make_context(references, SEED)
+    told = {"k": 3.0, "k_output": 3.0} if params.side == "both" else {"k": 3.0}
+    after = {}
+    for update in updates:
+        V = torch.linalg.qr(update.A.double().mT).Q[:, :3]  # most of its own inputs
+        U = torch.linalg.qr(update.B.double()).Q[:, :3] if params.side == "both" else None
+        after[update.name] = confine(update, U, V, params).update
+    before = {update.name: update for update in updates}
+    values = dict.fromkeys(before, told)
+    found = compare(0, params, before, after, values, context, lambda _: None, keep=True)
+    assert found.comparison.verdict == "distinct_by_weights"
+    assert "aligned" not in found.comparison.sentence
+    random = found.comparison.controls[1]
+    assert random.norm_ratio < 0.5 * found.comparison.norm_ratio
+    if params.form == "hard":
+        every = [dense(draw[update.name]) for draw in found.draws for update in updates]
+        assert {int(torch.linalg.matrix_rank(matrix, rtol=1e-5)) for matrix in every} == {3}
