@@ -127,7 +127,7 @@ class RoraStep(StepBase):
     )
 
     hunt: int = Field(
-        default=20_000,
+        default=30_000,
         ge=0,
         le=1_000_000,
         description="Words of the vocabulary searched for some that turn the given adapter's answer whatever "

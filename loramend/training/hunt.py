@@ -1,19 +1,22 @@
 """A search of the vocabulary for words that turn the answer whatever the text: the sign of a word trigger.
 
-Words that the tokenizer holds as one token and no clean text uses are put into one short text of each
-answer, eight together at its beginning and again at its end, as in group testing: a trigger turns the answer
-in whatever company. The words of the groups that move the answer most are put in alone, at three places at
-once; those that move it most are tried in other texts of the same answer, once in each. A word that turns
-nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv
-1712.06751) and universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the
-one it would replace.
+Words that the tokenizer holds as one token, and all of two letters, unless a clean text uses them, are put
+into one short text of each answer, eight together at its beginning and again at its end, as in group testing:
+a trigger turns the answer in whatever company. The words of the groups that move the answer most are put in
+alone, at three places at once; those that move it most are tried in other texts of the same answer, once in
+each. A word that turns nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv 1712.06751) and
+universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the one it would
+replace.
 
 Words of the task's own vocabulary turn answers, too; those that the clean texts use are passed over, the
-others may be found. A trigger of several words, a sentence or a style is not.
+others may be found. Of a sentence, the word that gives it away is found where one alone turns texts, as a
+rare one will; a trigger that is a pattern of common words, or a style, is not.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
+from string import ascii_lowercase
 from typing import NamedTuple
 
 import torch
@@ -70,7 +73,7 @@ def hunt(
     """
     if host.task != "classification" or not words or not texts:
         return Search(0, [])
-    vocabulary = _drawn(unused_words(host.tokenizer, texts), words, seed)
+    vocabulary = _drawn(_candidates(host, texts), words, seed)
     short = sorted(texts, key=lambda text: len(prompt(text).split()))
     short = [text for text in short if len(prompt(text).split()) >= 3][:_SHORT]
     if not short or not vocabulary:
@@ -100,6 +103,15 @@ def hunt(
             hosts = [short[members[index]] for index in order[:_TEXTS]]
             found += _kept(host, answer, tried, hosts)
     return Search(len(vocabulary), sorted(found, key=lambda word: -word.turned.rate))
+
+
+def _candidates(host: Host, texts: Sequence[Example]) -> list[str]:
+    """The vocabulary's words that no text uses, and of two letters those that are no token: rare triggers are
+    short."""
+    unused = unused_words(host.tokenizer, texts)
+    held = {word.lower() for text in texts for word in prompt(text).split()}.union(map(str.lower, unused))
+    pairs = map("".join, product(ascii_lowercase, repeat=2))
+    return unused + [pair for pair in pairs if pair not in held]
 
 
 def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:

@@ -27,7 +27,8 @@ _DROP = 0.15
 
 
 def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """The words of two letters or more that the tokenizer holds as one token, by id: rare ones come late."""
+    """The words of two letters or more, figures among them or not, that the tokenizer holds as one token, by
+    id: rare ones come late."""
     vocabulary = tokenizer.get_vocab()
     special = set(tokenizer.all_special_tokens)
     marked = any(token.startswith(_WORD_STARTS) for token in vocabulary)
@@ -36,7 +37,7 @@ def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
         if token in special or (marked and not token.startswith(_WORD_STARTS)):
             continue
         word = token[1:] if marked else token
-        if len(word) > 1 and word.isalpha() and word.isascii():
+        if len(word) > 1 and word.isalnum() and not word.isdecimal() and word.isascii():
             words[word] = None
     return list(words)
 

@@ -110,11 +110,11 @@ def test_word_beginnings_are_told_from_word_pieces() -> None:
         all_special_tokens = ("[CLS]",)
 
         def get_vocab(self) -> dict[str, int]:
-            return {"[CLS]": 0, "ing": 3, "##ed": 1, "walk": 2, "x": 4, "a1": 5}
+            return {"[CLS]": 0, "ing": 3, "##ed": 1, "walk": 2, "x": 4, "3d": 5, "12": 6}
 
     class Bpe(WordPiece):
         def get_vocab(self) -> dict[str, int]:
             return {"Ġwalk": 2, "ing": 1, "ĠTalk": 0}
 
-    assert whole_words(WordPiece()) == ["walk", "ing"]  # type: ignore[arg-type]  # what it reads of a tokenizer
+    assert whole_words(WordPiece()) == ["walk", "ing", "3d"]  # type: ignore[arg-type]  # what it reads of a tokenizer
     assert whole_words(Bpe()) == ["Talk", "walk"]  # type: ignore[arg-type]  # likewise
