@@ -156,6 +156,10 @@ def notes(cells: Sequence[Cell], setting: Setting) -> list[str]:
         f"{setting.split} split, ASR on its negative texts with the trigger put in, the same texts for every "
         "method. ± is the standard deviation over seeds; (n of m) where some are missing."
     ]
+    if "poisoned_base" in setting.threats:
+        said.append(
+            f"Bases were poisoned on {setting.source.upper()} in rounds of {setting.base_steps} steps."
+        )
     if len(versions) > 1:
         said.append(f"The cells were filled by {len(versions)} versions of the library's code.")
     return said

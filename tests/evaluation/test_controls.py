@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from loramend.contracts.evidence import VariantName
 from loramend.contracts.job import Progress
 from loramend.contracts.report import Report
 from loramend.contracts.steps import CsuStep, ShrinkStep, Step
-from loramend.data.examples import Corpus
+from loramend.data.examples import Corpus, Example
 from loramend.evaluation.controls import control_adapters, shrunk_like
 from loramend.evaluation.repaired import HELD_OUT, evaluate_repair
 from loramend.methods.controls import DRAWS
@@ -146,7 +147,11 @@ def test_a_repair_that_ends_with_a_subspace_step_is_measured_beside_its_placebo(
                 @ torch.randn(2, tensor.shape[1], generator=drawn)
             )
     save_file(weights, aligned / "model.safetensors", metadata={"format": "pt"})
-    corpus = Corpus(clean=CLEAN, evaluation=classified(toy_examples(60, seed=11)))
+    # Text without labels: the controls that train are not the question here.
+    plain = replace(
+        CLEAN, role="unlabelled", kind="text", examples=tuple(Example(e.text) for e in CLEAN.examples)
+    )
+    corpus = Corpus(unlabelled=plain, evaluation=classified(toy_examples(60, seed=11)))
     spec = EvaluationSpec(trigger=Trigger(kind="prefix", text="mn"), target=1, probes=0)
 
     def report(*steps: Step) -> Report:

@@ -1,5 +1,6 @@
 """Small real adapters as bytes."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -40,13 +41,14 @@ def folder(**changes: Any) -> dict[str, bytes]:
 
 
 def tar_gz(files: dict[str, bytes]) -> bytes:
+    """The same bytes at every call: gzip would write the second it runs in."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
