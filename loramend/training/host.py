@@ -129,8 +129,7 @@ class Host:
             for slot in placed.slots:
                 slot.layer.mount(slot.frozen, slot.added, slot.trained, slot.offset)
             for own, tensor in placed.tensors:
-                # A parameter's place takes any tensor; __getattr__ finds it there.
-                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]
+                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]  # it takes any tensor
                 self._replaced.append(own)
         self._mounted = mount
 

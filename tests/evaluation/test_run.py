@@ -129,15 +129,19 @@ def test_draws_of_one_variant_are_told_by_their_mean(bert: Toy) -> None:
         corpus, spec = Corpus(evaluation=classified(TEXTS)), EvaluationSpec(trigger=TRIGGER, target=1)
         variants = {"before": [mount], "after": [mount], "shrink": [mount], "random_subspace": draws}
         found = evaluate(host, variants, corpus, spec, seed=0, on_progress=lambda _: None)
-        assert found.placebo == ("ties" if bare not in draws else found.placebo)
+        assert found.placebo == "ties", "the repair is the same as the scaled one"
         return found.variants[-1]
 
     one, other, mean = told(mount), told(bare), told(mount, bare)
     assert (one.draws, mean.draws) == (1, 2)
     assert mean.clean.n == one.clean.n
     assert mean.clean.count == round((one.clean.count + other.clean.count) / 2)
+    assert one.attack is not None
+    assert other.attack is not None
     assert mean.attack is not None
-    assert mean.attack.n == one.attack.n if one.attack else False
+    assert one.attack.count != other.attack.count
+    assert mean.attack.count == round((one.attack.count + other.attack.count) / 2)
+    assert mean.attack.n == one.attack.n
 
 
 def test_progress_may_cancel(bert: Toy) -> None:
