@@ -155,7 +155,7 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(bench: Bench, adapter: P
 def test_the_lease_is_kept_by_a_working_child(bench: Bench, adapter: Path) -> None:
     """A job longer than its lease, seen by another worker's reaper all the while, is not taken away."""
     with bench.worker(["spectral"]), bench.worker(["io"]):
-        ended = bench.ended(bench.submit(adapter, steps=LONG_STEPS * 2))
+        ended = bench.ended(bench.submit(adapter, steps=LONG_STEPS * 4))
     assert ended.started_at is not None
     assert ended.finished_at is not None
     assert (ended.finished_at - ended.started_at).total_seconds() > LEASE_SECONDS
