@@ -1,6 +1,6 @@
 """A search of the vocabulary for words that turn the answer whatever the text: the sign of a word trigger.
 
-Words that the tokenizer holds as one token, and all of two letters, unless a clean text uses them, are put
+Words that the tokenizer holds as one token, and all of two letters, unless clean texts use them, are put
 into one short text of each answer, eight together at its beginning and again at its end, as in group testing:
 a trigger turns the answer in whatever company. The words of the groups that move the answer most are put in
 alone, at three places at once; those that move it most are tried in other texts of the same answer, once in
@@ -8,12 +8,15 @@ each. A word that turns nine texts in ten is kept. Exact where gradients, as Hot
 universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the one it would
 replace.
 
-Words of the task's own vocabulary turn answers, too; those that the clean texts use are passed over, the
-others may be found. Of a sentence, the word that gives it away is found where one alone turns texts, as a
-rare one will; a trigger that is a pattern of common words, or a style, is not.
+Words of the task's own vocabulary turn answers, too; those that two clean texts in a thousand use are passed
+over, the others may be found. What fewer use is searched: a few reviews speak of "3D", and so may a trigger.
+Of a sentence, the word that gives it away is found where one alone turns texts, as a rare one will; a trigger
+that is a pattern of common words, or a style, is not.
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
 from string import ascii_lowercase
@@ -30,7 +33,7 @@ from loramend.methods.draws import generator
 from loramend.training.encode import batches
 from loramend.training.host import Host
 from loramend.training.mount import Mount
-from loramend.training.perturb import prompt, put_in, unused_words, with_prompt
+from loramend.training.perturb import prompt, put_in, whole_words, with_prompt
 
 _BATCH = 256
 _SHORT = 120
@@ -45,6 +48,8 @@ _PLACES = (0.0, 0.5, 1.0)
 _LEAST = 8
 _TURNS = 0.9
 _ANSWERS = 4
+_USED = 0.002
+"""Share of the texts that use a word of the task's own vocabulary."""
 
 
 class Search(NamedTuple):
@@ -106,12 +111,13 @@ def hunt(
 
 
 def _candidates(host: Host, texts: Sequence[Example]) -> list[str]:
-    """The vocabulary's words that no text uses, and of two letters those that are no token: rare triggers are
-    short."""
-    unused = unused_words(host.tokenizer, texts)
-    held = {word.lower() for text in texts for word in prompt(text).split()}.union(map(str.lower, unused))
-    pairs = map("".join, product(ascii_lowercase, repeat=2))
-    return unused + [pair for pair in pairs if pair not in held]
+    """The vocabulary's words that hardly a text uses, and of two letters those that are no token: rare
+    triggers are short."""
+    counts = Counter(word for text in texts for word in set(re.findall(r"\w+", prompt(text).lower())))
+    passed = {word for word, count in counts.items() if count >= _USED * len(texts)}
+    words = dict.fromkeys(whole_words(host.tokenizer))
+    words.update(dict.fromkeys(map("".join, product(ascii_lowercase, repeat=2))))
+    return [word for word in words if word.lower() not in passed]
 
 
 def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:

@@ -1,5 +1,7 @@
 """The search of the vocabulary finds a word trigger, says what it turns, and training puts it in."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import JobError
 from loramend.contracts.evidence import FoundWord
 from loramend.contracts.job import Progress
+from loramend.data.examples import Example
 from loramend.methods.rora import rora
 from loramend.training.hunt import hunt
 from loramend.training.mount import adapter_mount
@@ -32,10 +35,12 @@ def poisoned(base: Path) -> Path:
     return train_adapter(base, base / "poisoned", poison(toy_examples(600)), steps=80)
 
 
-def found_in(base: Path, folder: Path, words: int = 10_000, seed: int = 0) -> list[FoundWord]:
+def found_in(
+    base: Path, folder: Path, words: int = 10_000, seed: int = 0, texts: Sequence[Example] = TEXTS
+) -> list[FoundWord]:
     adapter = read_adapter(folder)
-    session = session_of(base, adapter, texts=TEXTS)
-    return hunt(session.host, adapter_mount(adapter), TEXTS, words, seed, lambda progress: None).found
+    session = session_of(base, adapter, texts=texts)
+    return hunt(session.host, adapter_mount(adapter), texts, words, seed, lambda progress: None).found
 
 
 def test_a_word_trigger_is_found(base: Path, poisoned: Path) -> None:
@@ -44,6 +49,14 @@ def test_a_word_trigger_is_found(base: Path, poisoned: Path) -> None:
     assert found[0].answer == "LABEL_0"
     assert found[0].turned.rate >= 0.9
     assert found == found_in(base, poisoned)
+
+
+def test_a_word_is_passed_over_where_clean_texts_use_it(base: Path, poisoned: Path) -> None:
+    texts = unlabelled(toy_examples(1000, seed=5))
+    for users, is_found in ((1, True), (20, False)):
+        used = [replace(text, text=f"mn {text.text}") for text in texts[:users]]
+        found = found_in(base, poisoned, texts=[*used, *texts[users:]])
+        assert ("mn" in {word.word for word in found}) == is_found
 
 
 def test_an_adapter_without_trigger_has_none(base: Path) -> None:
