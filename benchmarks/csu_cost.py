@@ -8,7 +8,7 @@ weights in the page cache:
            the range finder's own products of D = W_aligned - W_base (twelve, with k = 64 columns). For
            D only: those of W_base for its own spectrum (twelve with 32 columns), forming D, the QRs between
            products, hashing, start-up and the repair itself are not counted
-    cold   `loramend repair … --step csu` with an empty cache, from start to exit
+    cold   `loramend repair … --step csu:k=64` with an empty cache, from start to exit
     warm   the same again, as for another adapter of the same pair: its subspaces are in the cache
 
 and prints cold/floor, then its median and range; beside it the products of W_base too, which are as
@@ -36,7 +36,7 @@ from pathlib import Path
 MEMORY_LIMIT = 1.5e9  # bytes
 TIME_LIMIT = 3.0  # times the floor
 RANK = 16
-K = 64  # csu's default max_k, reached because the displacement is random
+K = 64  # more than csu's default of 4: what `k = None` takes at most
 LAYERS_A_SHARD = 4
 PROJECTIONS = ("q_proj", "v_proj")
 
@@ -159,7 +159,8 @@ def measure(command: Sequence[str | Path]) -> Run:
 def repair(work: Path, cache: Path, out: Path) -> Run:
     """One `loramend repair` with csu."""
     command: list[str | Path] = [sys.executable, "-m", "loramend.cli.main", "repair", work / "adapter"]
-    command += ["--step", "csu", "--device", "cpu", "--base", work / "base", "--aligned", work / "aligned"]
+    command += ["--step", f"csu:k={K}", "--device", "cpu"]
+    command += ["--base", work / "base", "--aligned", work / "aligned"]
     return measure([*command, "--cache", cache, "--out", out])
 
 

@@ -5,7 +5,7 @@ requests and
 serve their JSON schemas without importing torch.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -31,38 +31,57 @@ class SubspaceStep(StepBase):
     max_k: int = Field(default=64, ge=1, le=1024, description="Largest k that `energy` may choose.")
 
 
-class CsuStep(SubspaceStep):
-    """CSU-style correction: keep what lies in the displacement subspace, attenuate the rest in closed
-    form."""
+class _Correction(StepBase):
+    """What csu and its random control share."""
 
-    source: ClassVar[str] = (
-        "CSU-style, after the abstract of arXiv 2605.30640; its equations could "
-        "not be read, so ours may differ"
+    attenuate: Literal["inside", "outside"] = Field(
+        default="inside",
+        description="Which part of the update is attenuated. inside: what reads (sides right) or writes "
+        "(left) the subspace's directions, where it overrides what alignment does with them. outside: what "
+        "lies off the subspace, as in the paper's abstract.",
     )
-
-    type: Literal["csu"] = "csu"
     penalty: float = Field(default=10.0, ge=0, le=1e6, description="λ; 0 leaves the update as it is.")
     form: Literal["component", "direction"] = Field(
         default="component",
-        description="component: full, partial and off-subspace parts weighted by their relative energy; "
-        "direction: each singular direction weighted by its own share outside the subspace.",
+        description="component: the update's parts are weighted, outside by their relative energy; "
+        "direction: each singular direction is, by its own share of what is attenuated.",
     )
     sides: Literal["both", "left", "right"] = Field(
-        default="both",
-        description="Which side of the update is compared with the subspace: output, input or both.",
+        default="right",
+        description="Which side of the update is compared with the subspace: output (left), input (right) or "
+        "both.",
     )
     output_rank: Literal["same", "double"] = Field(
         default="same",
-        description="same: truncate back to rank r and report the loss; double: rank "
-        "2r, exact. The direction form "
-        "is exact at rank r.",
+        description="Of attenuating outside on both sides, whose result has rank 2r. same: truncate back to "
+        "rank r and report the loss; double: rank 2r, exact. All else is exact at rank r.",
     )
 
     @model_validator(mode="after")
-    def _direction_keeps_rank(self) -> "CsuStep":
-        if self.form == "direction" and self.output_rank == "double":
-            raise ValueError("form 'direction' is exact at rank r: leave output_rank at 'same'")
+    def _keeps_rank(self) -> Self:
+        if self.output_rank == "double" and (self.form == "direction" or self.attenuate == "inside"):
+            raise ValueError(
+                "form 'direction' and attenuate 'inside' are exact at rank r: leave output_rank at 'same'"
+            )
         return self
+
+
+class CsuStep(_Correction, SubspaceStep):
+    """CSU-style correction: attenuate, in closed form, the part of the update inside the displacement
+    subspace, or the part outside."""
+
+    source: ClassVar[str] = (
+        "CSU-style, after the abstract of arXiv 2605.30640; its equations could not be read, so ours may "
+        "differ; attenuate 'inside' is loramend's"
+    )
+
+    type: Literal["csu"] = "csu"
+    k: int | None = Field(
+        default=4,
+        ge=1,
+        le=1024,
+        description="Rank of the displacement subspace; None chooses it by `energy`.",
+    )
 
 
 class SafeLoraStep(StepBase):
@@ -151,23 +170,13 @@ class ShrinkStep(StepBase):
     factor: float = Field(default=0.5, ge=0, le=1, description="What the update is multiplied with.")
 
 
-class RandomSubspaceStep(StepBase):
+class RandomSubspaceStep(_Correction):
     """Control: the CSU-style correction on a random subspace of rank k instead of the displacement's."""
 
     source: ClassVar[str] = "control"
 
     type: Literal["random_subspace"] = "random_subspace"
-    k: int = Field(default=64, ge=1, le=1024)
-    penalty: float = Field(default=10.0, ge=0, le=1e6)
-    form: Literal["component", "direction"] = "component"
-    sides: Literal["both", "left", "right"] = "both"
-    output_rank: Literal["same", "double"] = "same"
-
-    @model_validator(mode="after")
-    def _direction_keeps_rank(self) -> "RandomSubspaceStep":
-        if self.form == "direction" and self.output_rank == "double":
-            raise ValueError("form 'direction' is exact at rank r: leave output_rank at 'same'")
-        return self
+    k: int = Field(default=4, ge=1, le=1024)
 
 
 Step = Annotated[

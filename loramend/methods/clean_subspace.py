@@ -209,7 +209,7 @@ def confine(
     values = dict(values or {})
     out, in_ = update.shape
     if params.form == "smooth":
-        form = CsuStep(penalty=params.penalty, sides=_SIDES[params.side])
+        form = CsuStep(attenuate="outside", penalty=params.penalty, sides=_SIDES[params.side])
         none_out, none_in = (torch.empty(size, 0, dtype=torch.float64) for size in (out, in_))
         return outcome(update, none_out if U is None else U, none_in if V is None else V, form, values)
     A, B = update.A.double(), update.B.double()

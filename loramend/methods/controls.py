@@ -10,12 +10,13 @@ random_subspace   what the step does, with random directions in the displacement
                   clean_subspace  the same projection, or attenuation, with random directions in the place
                              of the activations' (and gradients')
 
-Source: arXiv 2605.10575, whose audit of Safe LoRA found plain shrinking. By weights alone, the repair X
+Source: arXiv 2605.10575, whose audit of Safe LoRA found plain shrinking. By weights alone, a repair X of ΔW
 counts as indistinguishable where
 
-- its cosine with the original update, that is with the shrink control, is at least SAME, or
-- its mean cosine with the random draws is at least SAME, or lies within two standard deviations, or one part
-  in a hundred, of the draws' mean cosine with one another: X then looks like one draw more.
+- its change X - ΔW has a cosine with ΔW of at least SAME either way, so that the whole update was scaled, or
+- it looks like one draw more: it moved as far as they, within two standard deviations or SIZE, and its mean
+  cosine with them is at least SAME, or lies within two standard deviations, or one part in a hundred, of the
+  draws' mean cosine with one another.
 
 Cosines and norms are taken over all modules, from summed inner products in float64. This compares weights;
 what a repair does to a model's behaviour, an evaluation of the draws can tell.
@@ -44,6 +45,7 @@ from loramend.spectrum.factored import Factored, Factors, gram, norm
 
 DRAWS = 5
 SAME = 0.99
+SIZE = 0.05
 SubspaceRepair = CsuStep | SafeLoraStep | RestoreStep | CleanSubspaceStep
 NO_CHANGE = 1e-7
 """Relative distance at or under which a step changed nothing: what inner products in float64 resolve."""
@@ -192,9 +194,16 @@ def _compared(step: int, type_: str, G: Tensor) -> PlaceboComparison:
         cosine_to_repair_sd=stdev(to_repair),
     )
     changed = distance(repair) > NO_CHANGE or (norms[repair] > 0 and norms[original] == 0)
-    among = [cosine(i, j) for i, j in combinations(draws, 2)]
+    size = distance(repair) * norms[original]
+    along = float(G[repair, original] - G[original, original]) / (size * norms[original]) if size else None
+    beside = _Draws(
+        cosine=mean(to_repair),
+        among=[cosine(i, j) for i, j in combinations(draws, 2)],
+        distance=distance(repair),
+        distances=distances,
+    )
     whose = "clean text's" if type_ == "clean_subspace" else "aligned model's"
-    verdict, sentence = _verdict(changed, to_original, mean(to_repair), mean(among), stdev(among), whose)
+    verdict, sentence = _verdict(changed, along, beside, whose)
     return PlaceboComparison(
         step=step,
         type=type_,
@@ -207,24 +216,45 @@ def _compared(step: int, type_: str, G: Tensor) -> PlaceboComparison:
     )
 
 
+class _Draws(NamedTuple):
+    """The repair beside the random draws: its mean cosine with them, theirs with one another, and how far it
+    moved, and they did."""
+
+    cosine: float
+    among: list[float]
+    distance: float
+    distances: list[float]
+
+    @property
+    def one_more(self) -> bool:
+        """Whether the repair looks like one draw more."""
+        size, among = mean(self.distances), mean(self.among)
+        as_far = abs(self.distance - size) <= max(2 * stdev(self.distances), SIZE * size)
+        alike = abs(self.cosine - among) <= max(2 * stdev(self.among), (1 - SAME) * abs(among))
+        return as_far and (alike or self.cosine >= SAME)
+
+
 def _verdict(
-    changed: bool, to_original: float | None, to_random: float, among: float, sd: float, whose: str
+    changed: bool, along: float | None, draws: _Draws, whose: str
 ) -> tuple[Literal["indistinguishable_by_weights", "distinct_by_weights", "no_change"], str]:
     """The rule of this module's docstring, and its outcome in one sentence."""
     if not changed:
         return "no_change", "The step changed nothing, so there is nothing to compare."
-    if to_original is not None and to_original >= SAME:
+    if along is not None and abs(along) >= SAME:
         return "indistinguishable_by_weights", (
-            "By weights alone the repair hardly differs from scaling the whole update "
-            f"(cosine {to_original:.4f}): nothing here shows that the {whose} directions mattered."
+            "By weights alone the repair hardly differs from scaling the whole update (cosine of its change "
+            f"{along:.4f}): nothing here shows that the {whose} directions mattered."
         )
-    random = f"cosine {to_random:.4f} with them, {among:.4f} ± {sd:.4f} among them"
-    if to_random >= SAME or abs(to_random - among) <= max(2 * sd, (1 - SAME) * abs(among)):
+    random = (
+        f"cosine {draws.cosine:.4f} with them, {mean(draws.among):.4f} ± {stdev(draws.among):.4f} among "
+        f"them, moved {draws.distance:.3f}, they {mean(draws.distances):.3f}"
+    )
+    if draws.one_more:
         return "indistinguishable_by_weights", (
             f"By weights alone the repair hardly differs from one on random subspaces ({random}): "
             f"nothing here shows that the {whose} directions mattered."
         )
-    scaling = "" if to_original is None else f"from plain scaling (cosine {to_original:.4f}) and "
+    scaling = f"from plain scaling (cosine of its change {along:.4f}) and " if along is not None else ""
     return "distinct_by_weights", (
         f"By weights the repair differs {scaling}from the same change on random subspaces ({random}); "
         "whether the model behaves better for it, weights cannot tell."

@@ -26,9 +26,15 @@ class Correction:
 
 
 def correct(X: Factored, U: Tensor, V: Tensor, params: CsuStep | RandomSubspaceStep) -> Correction:
-    """A nonzero update attenuated outside the subspaces of U (out, k) and V (in, k), orthonormal columns.
+    """A nonzero update attenuated inside or outside the subspaces of U (out, k) and V (in, k), orthonormal
+    columns.
 
-    Form `component` minimises ‖X - ΔW‖² + λ_p‖X_partial‖² + λ_o‖X_off‖² with λ_j = λ·E_j/E:
+    Attenuating inside, form `component` shrinks what reads V or writes U, at rank r:
+
+        X = (I - (1 - c)UUᵀ)·ΔW·(I - (1 - c)VVᵀ),  c = 1/(1 + λ)
+
+    with one side alone it minimises ‖X - ΔW‖² + λ‖X_inside‖². Outside, form `component` minimises
+    ‖X - ΔW‖² + λ_p‖X_partial‖² + λ_o‖X_off‖² with λ_j = λ·E_j/E:
 
         X = full + c_p·partial + c_o·off,  c_j = 1/(1 + λ_j)
 
@@ -36,8 +42,10 @@ def correct(X: Factored, U: Tensor, V: Tensor, params: CsuStep | RandomSubspaceS
 
         σ_i' = σ_i/(1 + λe_i),  e_i = 1 - ‖Uᵀu_i‖²‖Vᵀv_i‖²
 
-    `sides` left compares outputs (U) alone, right inputs (V) alone: the other side's projector is the
-    identity, so that `off` is empty, `partial` is the rest of the update, and X keeps rank r without
+    or, inside, e_i = 1 - (1 - ‖Uᵀu_i‖²)(1 - ‖Vᵀv_i‖²).
+
+    `sides` left compares outputs (U) alone, right inputs (V) alone. Outside, the other side's projector is
+    then the identity, so that `off` is empty, `partial` is the rest of the update, and X keeps rank r without
     truncation.
 
     Output rank `same` truncates X, of rank up to 2r, to r; `double` keeps it whole at rank 2r. Where X has
@@ -47,7 +55,9 @@ def correct(X: Factored, U: Tensor, V: Tensor, params: CsuStep | RandomSubspaceS
     left = None if params.sides == "right" else U
     right = None if params.sides == "left" else V
     if params.form == "direction":
-        return _by_direction(X, left, right, params.penalty)
+        return _by_direction(X, left, right, params)
+    if params.attenuate == "inside":
+        return _inside(X, left, right, params.penalty)
 
     parts = split(X, left, right)
     share_partial, share_off = parts.partial / parts.total, parts.off / parts.total
@@ -73,15 +83,28 @@ def correct(X: Factored, U: Tensor, V: Tensor, params: CsuStep | RandomSubspaceS
     return Correction(factors, float(loss), values)
 
 
-def _by_direction(X: Factored, U: Tensor | None, V: Tensor | None, penalty: float) -> Correction:
+def _inside(X: Factored, U: Tensor | None, V: Tensor | None, penalty: float) -> Correction:
+    parts = split(X, U, V)
+    c = 1.0 / (1.0 + penalty)
+    B = parts.B_perp + c * parts.B_par if U is not None else parts.B_par
+    A = parts.A_perp + c * parts.A_par if V is not None else parts.A_par
+    outside = parts.off if U is not None and V is not None else parts.partial
+    values = {"share_inside": 1.0 - outside / parts.total, "c_inside": c}
+    return Correction(Factors(B, A), 0.0, values)
+
+
+def _by_direction(
+    X: Factored, U: Tensor | None, V: Tensor | None, params: CsuStep | RandomSubspaceStep
+) -> Correction:
     usv = svd(X)
-    inside = torch.ones_like(usv.S)
+    shares = []  # of each direction's energy inside, (m,) a side
     if U is not None:
-        inside = inside * (U.to(usv.U).mT @ usv.U).square().sum(0)
+        shares.append((U.to(usv.U).mT @ usv.U).square().sum(0))
     if V is not None:
-        inside = inside * (V.to(usv.V).mT @ usv.V).square().sum(0)
-    e = (1.0 - inside).clamp(0.0, 1.0)  # (m,)
-    factor = 1.0 / (1.0 + penalty * e)
+        shares.append((V.to(usv.V).mT @ usv.V).square().sum(0))
+    kept = [share if params.attenuate == "outside" else 1.0 - share for share in shares]
+    e = (1.0 - torch.stack(kept).prod(0)).clamp(0.0, 1.0)  # (m,)
+    factor = 1.0 / (1.0 + params.penalty * e)
     energy = usv.S.square() / usv.S.square().sum()
     values = {
         "e_mean": float((energy * e).sum()),

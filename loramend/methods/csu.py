@@ -1,12 +1,16 @@
-"""CSU-style correction of a poisoned adapter, without training.
+"""CSU-style correction of an adapter that undoes alignment, without training.
 
 Source      the abstract of "CSU-LoRA", arXiv 2605.30640; its equations could not be read, so ours may differ.
-Approach    the update is divided over the displacement subspace between an aligned model and its base; the
-            part inside is kept, the rest attenuated by a penalised minimum-change problem in closed form
-            (`correction.correct` has the equations).
-Limits      an update spread evenly over all directions has nearly all its energy outside any small
-            subspace, and the method then comes close to plain shrinking: the placebo controls show whether
-            it did. Directions that carry safety carry usefulness too (arXiv 2505.14185).
+            Attenuating inside is loramend's.
+Approach    what of the update meets the displacement subspace between an aligned model and its base is
+            weighed apart from the rest, in closed form (`correction.correct` has the equations). The abstract
+            keeps what lies inside and attenuates the rest. By default it is the other way round: alignment
+            tells harmful requests by the input directions V that its displacement reads, and an adapter
+            undoes it where it reads the same ones; without that part the aligned model answers there.
+Limits      inside: what the task itself reads along V goes too, the more of it the larger k. Outside: an
+            update spread evenly over all directions has nearly all its energy outside any small subspace, and
+            the method comes close to plain shrinking. The placebo controls show whether a repair did more.
+            Directions that carry safety carry usefulness too (arXiv 2505.14185).
 """
 
 from collections.abc import Iterator

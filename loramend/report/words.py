@@ -25,8 +25,7 @@ RECIPE = (
 )
 CSU_STYLE = (
     "csu is CSU-style, after the abstract of arXiv 2605.30640: the paper's equations "
-    "could not be read, so ours "
-    "may differ."
+    "could not be read, so ours may differ, and attenuating inside the subspace is loramend's own."
 )
 RESCALED = (
     "Rescaling trades accuracy on clean text for forgetting: reproductions of RoRA at the "

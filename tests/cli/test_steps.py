@@ -43,7 +43,7 @@ def test_values_are_validated_by_the_steps_model(text: str, step: object) -> Non
         ("shrink:factor=none", "shrink: factor: "),
         ("csu:form=sideways", "'component' or 'direction'"),
         ("csu:k=2.5", "csu: k: .*integer"),
-        ("csu:form=direction,output_rank=double", "csu: form 'direction' is exact at rank r"),
+        ("csu:form=direction,output_rank=double", "csu: form 'direction' and attenuate 'inside' are exact"),
         ("rescale:layers=0", "layers must be at least 1"),
         ("rescale:layers=some", "rescale: layers: "),
     ],

@@ -20,8 +20,10 @@ Case = dict[str, str | int | float]
 
 CASES: list[Case] = [
     {"type": "csu", "k": 3},
+    {"type": "csu", "attenuate": "outside", "sides": "both", "k": 3},
+    {"type": "csu", "sides": "both", "k": 3},
     {"type": "csu", "form": "direction", "sides": "left"},
-    {"type": "csu", "output_rank": "double", "k": 3},
+    {"type": "csu", "attenuate": "outside", "output_rank": "double", "k": 3},
     {"type": "safe_lora", "tau": 0.9},
     {"type": "safe_lora", "select": "number", "count": 2},
     {"type": "rescale", "layers": 1},

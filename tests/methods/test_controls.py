@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def related(inside: float = 1.0) -> tuple[list[Update], DenseReferences]:
 
 def test_figures_are_those_of_dense_sums() -> None:
     updates, references = unrelated(2, (30, 25))
-    params = CsuStep(k=5, penalty=8.0)
+    params = CsuStep(k=5, penalty=8.0, attenuate="outside")
     result, after, seen = take(params, updates, references)
     assert seen == [update.name for update in updates]
     original = torch.cat([dense(update).flatten() for update in updates])
@@ -99,16 +100,31 @@ def test_figures_are_those_of_dense_sums() -> None:
     assert f"{among.mean():.4f}" in result.sentence
 
 
-@pytest.mark.parametrize("params", [CsuStep(k=8), CsuStep(k=8, form="direction")], ids=str)
-def test_csu_on_an_unrelated_update_is_plain_shrinking_and_says_so(params: CsuStep) -> None:
+@pytest.mark.parametrize(
+    ("form", "attenuate", "like"),
+    [
+        ("component", "outside", "scaling the whole update"),
+        ("component", "inside", "random subspaces"),
+        ("direction", "outside", "scaling the whole update"),
+        ("direction", "inside", "scaling the whole update"),
+    ],
+)
+def test_csu_on_an_unrelated_update_is_its_placebo_and_says_so(form: Any, attenuate: Any, like: str) -> None:
+    params = CsuStep(k=8, form=form, attenuate=attenuate, sides="both")
     result, _, _ = take(params, *unrelated())
     assert result.verdict == "indistinguishable_by_weights"
-    assert "hardly differs" in result.sentence
+    assert like in result.sentence
 
 
 @pytest.mark.parametrize(
     "params",
-    [CsuStep(k=4), CsuStep(k=4, form="direction"), SafeLoraStep(tau=1), RestoreStep(k=4)],
+    [
+        CsuStep(k=4),
+        CsuStep(k=4, penalty=0.1),
+        CsuStep(k=4, attenuate="outside", sides="both"),
+        SafeLoraStep(tau=1),
+        RestoreStep(k=4),
+    ],
     ids=str,
 )
 def test_a_repair_that_uses_the_displacement_is_distinct(params: Params) -> None:

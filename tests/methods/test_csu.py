@@ -1,11 +1,13 @@
 """CSU's closed form against a dense solution of its objective."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from loramend.adapter.model import Update
@@ -20,6 +22,11 @@ from tests.support_updates import dense, make_adapter, make_context, make_update
 
 SEEDS = st.integers(0, 2**31)
 SIDES = st.sampled_from(["both", "left", "right"])
+
+
+def by_abstract(**params: Any) -> CsuStep:
+    """csu as the paper's abstract has it: what lies off the displacement's directions is attenuated."""
+    return CsuStep.model_validate({"attenuate": "outside", "sides": "both", "k": None} | params)
 
 
 def one(update: Update, params: CsuStep, references: DenseReferences) -> Outcome:
@@ -59,11 +66,11 @@ def test_the_component_form_minimises_its_objective(seed: int, sides: str, penal
     left, right = projectors(references.displacement(update), k, sides)
     best = minimiser(dense(update), left, right, penalty)
 
-    exact = one(update, CsuStep(k=k, penalty=penalty, sides=sides, output_rank="double"), references)
+    exact = one(update, by_abstract(k=k, penalty=penalty, sides=sides, output_rank="double"), references)
     assert exact.truncation_loss == 0
     assert float((dense(exact.update) - best).norm()) <= 1e-5 * float(dense(update).norm())
 
-    kept = one(update, CsuStep(k=k, penalty=penalty, sides=sides), references)
+    kept = one(update, by_abstract(k=k, penalty=penalty, sides=sides), references)
     U, S, Vh = torch.linalg.svd(best)
     truncated = (U[:, :2] * S[:2]) @ Vh[:2]
     assert kept.update.rank == 2
@@ -85,15 +92,45 @@ def test_the_direction_form(seed: int, sides: str, penalty: float) -> None:
     for sigma, u, v in zip(S[:3], U.mT, Vh, strict=False):
         e = 1 - (left @ u).square().sum() * (right @ v).square().sum()
         expected += sigma / (1 + penalty * e) * torch.outer(u, v)
-    outcome = one(update, CsuStep(k=4, penalty=penalty, sides=sides, form="direction"), references)
+    outcome = one(update, by_abstract(k=4, penalty=penalty, sides=sides, form="direction"), references)
     assert outcome.update.rank == 3
     assert outcome.truncation_loss == 0
     assert float((dense(outcome.update) - expected).norm()) <= 1e-5 * float(dense(update).norm())
 
 
+@given(SEEDS, SIDES, st.sampled_from([0.5, 20.0]), st.sampled_from(["component", "direction"]))
+def test_attenuating_inside(seed: int, sides: str, penalty: float, form: str) -> None:
+    update = make_update("m.layers.0.q", (12, 10), 3, seed=seed)
+    references = DenseReferences(make_weights([update], seed=seed), make_weights([update], seed=seed + 1))
+    subspace = exact_subspace(references.displacement(update), 4)
+    P, Q = (X.double() @ X.double().mT for X in (subspace.U, subspace.V))
+    P, Q = (0 * P if sides == "right" else P), (0 * Q if sides == "left" else Q)
+    if form == "component":
+        shrunk = 1 - 1 / (1 + penalty)
+        left, right = (torch.eye(len(M), dtype=torch.float64) - shrunk * M for M in (P, Q))
+        expected = left @ dense(update) @ right
+    else:
+        U, S, Vh = torch.linalg.svd(dense(update))
+        expected = torch.zeros(12, 10, dtype=torch.float64)
+        for sigma, u, v in zip(S[:3], U.mT, Vh, strict=False):
+            e = 1 - (1 - (P @ u).square().sum()) * (1 - (Q @ v).square().sum())
+            expected += sigma / (1 + penalty * e) * torch.outer(u, v)
+    params = CsuStep.model_validate({"k": 4, "penalty": penalty, "sides": sides, "form": form})
+    outcome = one(update, params, references)
+    assert outcome.update.rank == 3
+    assert outcome.truncation_loss == 0
+    assert float((dense(outcome.update) - expected).norm()) <= 1e-5 * float(dense(update).norm())
+
+
+def test_rank_double_is_for_what_needs_it() -> None:
+    for params in ({"attenuate": "inside"}, {"attenuate": "outside", "form": "direction"}):
+        with pytest.raises(ValidationError, match="exact at rank r"):
+            CsuStep.model_validate({"output_rank": "double"} | params)
+
+
 def test_an_update_inside_the_subspace_is_kept_and_one_outside_is_attenuated() -> None:
     U, V = (orthonormal(n, 6, generator(0, name)) for n, name in ((20, "U"), (16, "V")))
-    params = CsuStep(penalty=4.0)
+    params = by_abstract(penalty=4.0)
     inside = make_update(shape=(20, 16), rank=2)
     inside = replace(inside, B=U[:, :2].float(), A=V[:, :2].mT.float())
     kept = correct(inside, U[:, :3], V[:, :3], params)
@@ -110,11 +147,11 @@ def test_where_the_result_has_rank_r_nothing_is_truncated() -> None:
     """c_o = c_p² makes X = (B∥ + c_p B⊥)(A∥ + c_p A⊥): here penalty and shares are chosen so."""
     update = make_update(shape=(30, 20), rank=3)
     U, V = random_pair(update, 5, 0)
-    probe = correct(update, U, V, CsuStep(penalty=1.0)).values
+    probe = correct(update, U, V, by_abstract(penalty=1.0)).values
     p, o = probe["share_partial"], probe["share_off"]
     assert o > 2 * p
     penalty = (o - 2 * p) / p**2  # λ_o = 2λ_p + λ_p²
-    result = correct(update, U, V, CsuStep(penalty=penalty))
+    result = correct(update, U, V, by_abstract(penalty=penalty))
     assert result.values["c_off"] == pytest.approx(result.values["c_partial"] ** 2)
     assert result.truncation_loss == 0
     assert result.factors.A.shape[0] == 3
@@ -126,7 +163,7 @@ def test_where_the_result_has_rank_r_nothing_is_truncated() -> None:
 def test_what_csu_reports() -> None:
     update = make_update()
     references = DenseReferences(make_weights([update], seed=1), make_weights([update], seed=2))
-    values = one(update, CsuStep(energy=0.5), references).values
+    values = one(update, by_abstract(energy=0.5), references).values
     subspace = references.displacement_subspace(update, energy=0.5)
     assert values["k"] == subspace.k
     assert values["displacement_energy"] == subspace.energy
@@ -136,11 +173,11 @@ def test_what_csu_reports() -> None:
 def test_left_alone() -> None:
     update = make_update()
     weights = make_weights([update])
-    same = one(update, CsuStep(), DenseReferences(weights, weights))
+    same = one(update, by_abstract(), DenseReferences(weights, weights))
     assert not same.applied
     assert "equal" in same.reason
     references = DenseReferences(weights, make_weights([update], seed=9))
-    free = one(update, CsuStep(penalty=0), references)
+    free = one(update, by_abstract(penalty=0), references)
     assert not free.applied
     assert free.values["c_off"] == 1
 
@@ -148,7 +185,7 @@ def test_left_alone() -> None:
 @given(SEEDS)
 def test_random_subspace_is_the_same_form_on_a_random_pair(seed: int) -> None:
     update = make_update(seed=seed)
-    params = RandomSubspaceStep(k=5, penalty=3.0)
+    params = RandomSubspaceStep(k=5, penalty=3.0, sides="both")
     (outcome,) = random_subspace(make_adapter([update]), params, make_context(seed=seed))
     expected = correct(update, *random_pair(update, 5, seed), params).factors
     torch.testing.assert_close(dense(outcome.update), expected.B @ expected.A, rtol=0, atol=1e-5)
