@@ -6,11 +6,13 @@ import sys
 
 import uvicorn
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from service import logs
 from service.api.guard import is_loopback
 from service.api.state import Services
 from service.app import create_app
+from service.jobs.keys import KeyStore
 from service.jobs.settings import explain
 from service.settings import ServiceSettings
 
@@ -27,6 +29,25 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _refusal(settings: ServiceSettings, services: Services) -> str | None:
+    """Why it will not listen: on other addresses than loopback's there have to be keys."""
+    if settings.api_keys or is_loopback(settings.host):
+        return None
+    why = f"Refusing to listen on {settings.host} without API keys"
+    try:
+        if KeyStore(services.redis).any():
+            return None
+    except RedisError as error:
+        return (
+            f"{why}: LORAMEND_API_KEYS has none, and the job store, where there may be some, does not answer "
+            f"({type(error).__name__}). Start it, or set LORAMEND_API_KEYS."
+        )
+    return (
+        f"{why}: make one with `loramend keys create OWNER`, or set LORAMEND_API_KEYS, "
+        "or LORAMEND_HOST=127.0.0.1."
+    )
+
+
 def main() -> int:
     """Serve until TERM or INT. Returns 1 where the settings are wrong, saying so on stderr."""
     try:
@@ -34,15 +55,12 @@ def main() -> int:
     except ValidationError as error:
         print(explain(error), file=sys.stderr)  # noqa: T201
         return 1
-    if not settings.api_keys and not is_loopback(settings.host):
-        print(  # noqa: T201
-            f"Refusing to listen on {settings.host} without API keys: set LORAMEND_API_KEYS, "
-            "or LORAMEND_HOST=127.0.0.1.",
-            file=sys.stderr,
-        )
+    app = create_app(settings)
+    refusal = _refusal(settings, app.state.services)
+    if refusal is not None:
+        print(refusal, file=sys.stderr)  # noqa: T201
         return 1
     logs.configure(settings.log_level)
-    app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -13,12 +13,15 @@ from loramend.contracts.report import Report
 from loramend.contracts.request import AnalysisRequest, RepairRequest
 from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads
 from service.api.context import RequestContext
+from service.api.gate import Gate
 from service.api.guard import Guard
 from service.api.head import head_router
 from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
 from service.api.state import Services
+from service.jobs.buckets import Buckets, Rate
 from service.jobs.connect import async_redis_from_url, redis_from_url
+from service.jobs.keys import KeyStore
 from service.jobs.queue import Dispatcher
 from service.jobs.secrets import TokenVault
 from service.jobs.storage import Storage
@@ -58,10 +61,24 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
             uploads.Upload, methods.Methods, health.Health,
         ],
     )  # fmt: skip
-    keys = [key.get_secret_value() for key in settings.api_keys]
-    app.add_middleware(Guard, api_keys=keys, allowed_hosts=settings.hosts)
+    app.add_middleware(
+        Guard,
+        gate=_gate(settings, services),
+        keys_required=settings.keys_required,
+        allowed_hosts=settings.hosts,
+    )
     app.add_middleware(RequestContext, metrics=services.metrics)
     return app
+
+
+def _gate(settings: ServiceSettings, services: Services) -> Gate:
+    return Gate(
+        KeyStore(services.redis),
+        Buckets(services.redis),
+        settings_keys=[key.get_secret_value() for key in settings.api_keys],
+        requests=Rate(settings.key_requests_per_minute, 60, settings.key_requests_burst),
+        received=Rate(settings.key_bytes_per_day, 24 * 3600, settings.key_bytes_per_day),
+    )
 
 
 def _services(settings: ServiceSettings) -> Services:

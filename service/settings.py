@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from service.api.guard import LOOPBACK_NAMES
-from service.jobs.settings import JobsSettings, MiB
+from service.api.guard import LOOPBACK_NAMES, is_loopback
+from service.jobs.settings import GiB, JobsSettings, MiB
 
 
 class ServiceSettings(JobsSettings):
@@ -25,13 +25,31 @@ class ServiceSettings(JobsSettings):
     )
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="Keys that clients may send; a JSON list, or joined by commas."
+        default=(),
+        description="Admin keys beside those of `loramend keys`; a JSON list, or joined by commas.",
+    )
+    require_keys: bool = Field(
+        default=False,
+        description="Ask for an API key on loopback too, as behind a reverse proxy; elsewhere, and with "
+        "LORAMEND_API_KEYS, one is always asked for.",
+    )
+    key_requests_per_minute: int = Field(
+        default=600, ge=0, description="Requests a key may send, on average; 0: any number."
+    )
+    key_requests_burst: int = Field(
+        default=200, ge=1, description="Requests a key may send at once, after a pause."
+    )
+    key_bytes_per_day: int = Field(
+        default=64 * GiB, ge=0, description="Bytes of bodies a key may send; 0: any number."
+    )
+    owner_active_jobs: int = Field(
+        default=100, ge=0, description="Unfinished jobs of one owner of keys; 0: any number."
     )
     allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
         description="Names the Host header may hold, without port; '*' takes any, '*.example.org' "
-        "subdomains. Unset: any with API keys, this machine's own names without. A JSON list, or joined by "
-        "commas.",
+        "subdomains. Unset: any where API keys are asked for, else this machine's own names. A JSON list, or "
+        "joined by commas.",
     )
     max_document_bytes: int = Field(
         default=4 * MiB, gt=0, description="Cap on a JSON body or JSON form part."
@@ -65,4 +83,9 @@ class ServiceSettings(JobsSettings):
         """The names that the Host header may hold."""
         if self.allowed_hosts is not None:
             return self.allowed_hosts
-        return ("*",) if self.api_keys else LOOPBACK_NAMES
+        return ("*",) if self.keys_required else LOOPBACK_NAMES
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether a request needs an API key."""
+        return self.require_keys or bool(self.api_keys) or not is_loopback(self.host)

@@ -65,6 +65,9 @@ class Job(BaseModel):
     id: str
     kind: JobKind
     status: JobStatus
+    owner: str | None = Field(
+        default=None, description="Whose API key asked for it; null where no key was needed."
+    )
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

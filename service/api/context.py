@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramend.contracts.errors import LoramendError
+from service.api.caller import Caller
+from service.api.headers import secure
 from service.api.metrics import Metrics
 from service.api.problems import problem_response
 
@@ -46,7 +48,7 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                secure(headers)
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))
             await send(message)
@@ -69,6 +71,7 @@ class RequestContext:
             # 499 is nginx's code for a client that left before an answer began.
             self.metrics.request(scope["method"], _template(scope), status or 499, seconds)
             client = scope.get("client")
+            caller: Caller | None = scope["state"].get("caller")
             _ACCESS.info(
                 "request",
                 extra={
@@ -79,6 +82,7 @@ class RequestContext:
                     "bytes": sent,
                     "request_id": request_id,
                     "client": client[0] if client else None,
+                    "key": caller.key_id if caller else None,
                 },
             )
 

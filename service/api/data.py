@@ -9,6 +9,7 @@ from loramend.contracts.errors import DataError, RequestError
 from loramend.contracts.request import RepairRequest
 from loramend.contracts.steps import text_of
 from service.api.body import FormFile
+from service.api.caller import Caller
 from service.api.state import Services
 from service.jobs.intake import check_data
 from service.jobs.records import data_pointer
@@ -80,7 +81,11 @@ def check_has_data(asked: RepairRequest) -> None:
 
 
 def checked_data(
-    services: Services, data: Mapping[DataRole, DataRef], parts: Mapping[str, FormFile], folder: Path
+    services: Services,
+    caller: Caller,
+    data: Mapping[DataRole, DataRef],
+    parts: Mapping[str, FormFile],
+    folder: Path,
 ) -> dict[DataRole, tuple[Path, str]]:
     """The files that came with the request or were uploaded before, read through and found good: where they
     are, and what to call them. Those of the Hub are left to a worker. Raises DataError."""
@@ -93,7 +98,7 @@ def checked_data(
             path, name = parts[role].path, _name(parts[role].filename) or f"{role}.jsonl"
         else:
             path, name = folder / f"{role}.jsonl", f"{role}.jsonl"
-            stored = services.storage.exists(ref.upload)
+            stored = services.upload(ref.upload, caller)
             if stored is None:
                 raise DataError(
                     "data_not_found",

@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
 from loramend.contracts.job import TERMINAL, JobEvent, JobEvents
+from service.api.caller import Asker
 from service.api.documents import json_response
 from service.api.jobs import JobId
 from service.api.negotiation import choose
@@ -47,6 +48,7 @@ _STREAM = "text/event-stream"
 )
 async def get_events(
     services: Use,
+    caller: Asker,
     job_id: JobId,
     accept: Annotated[
         str | None, Header(alias="Accept", description="application/json or text/event-stream.")
@@ -62,7 +64,7 @@ async def get_events(
     """A list, or a stream of server-sent events where Accept asks for `text/event-stream`."""
     media = choose(accept, ["application/json", _STREAM])
     position = last_event_id or after
-    record = await run_in_threadpool(services.job, job_id)
+    record = await run_in_threadpool(services.job, job_id, caller)
     if media == _STREAM:
         if record.status in TERMINAL and position is not None:
             rest = await run_in_threadpool(services.store.events, job_id, position, 1)

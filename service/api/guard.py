@@ -1,20 +1,25 @@
 """Who may ask: API keys, or else this machine alone."""
 
-import hashlib
-import hmac
 import ipaddress
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.to_thread
+from redis.exceptions import RedisError
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramend.contracts.errors import RequestError
-from service.api.problems import problem_response
+from service.api.caller import LOCAL, NOBODY, Caller
+from service.api.gate import READ_METHODS, Gate
+from service.api.problems import AnswerError, broker_down, problem_response
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_THREADS = 16
+_LOG = logging.getLogger("service.errors")
 
 
 def is_loopback(host: str) -> bool:
@@ -30,36 +35,81 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that refuses a request before any of it is worked on.
+    """ASGI middleware that refuses a request before any of it is worked on, and says whose it is.
 
-    The Host header must name an allowed host. With keys, every call but the probes needs
-    `Authorization: Bearer <key>`. Without keys, the peer must be on this machine, and the Origin header of an
+    The Host header must name an allowed host. Where keys are required, every call but the probes needs
+    `Authorization: Bearer <key>`. Elsewhere the peer must be on this machine, and the Origin header of an
     unsafe method must name an allowed host too: a web page that rebinds its DNS name to 127.0.0.1, or posts a
-    form across origins, gets nothing.
+    form across origins, gets nothing. A key that comes with such a request counts all the same; other tokens,
+    such as those that Hub clients send along, do not.
     """
 
-    def __init__(self, app: ASGIApp, *, api_keys: Iterable[str], allowed_hosts: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, gate: Gate, keys_required: bool, allowed_hosts: Sequence[str]
+    ) -> None:
         self.app = app
-        self._keys = [_digest(key) for key in api_keys]
+        self._gate = gate
+        self._keys_required = keys_required
         self._hosts = [host.lower() for host in allowed_hosts]
+        # Apart from the endpoints' threads, so that no long upload keeps others from being let in.
+        self._threads = anyio.CapacityLimiter(_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        state = scope.setdefault("state", {})
         try:
-            self._check_host(headers)
-            if self._keys:
-                self._check_key(scope, headers)
-            else:
-                self._check_local(scope, headers)
+            caller = state["caller"] = await self._caller(scope, Headers(scope=scope))
         except RequestError as error:
-            problem = error.problem(scope.get("state", {}).get("request_id"))
-            challenge = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
-            await problem_response(problem, challenge)(scope, receive, send)
+            problem = error.problem(state.get("request_id"))
+            headers = error.headers if isinstance(error, AnswerError) else {}
+            if problem.status == 401:
+                headers = {"WWW-Authenticate": "Bearer"}
+            await problem_response(problem, headers)(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        except RedisError as down:
+            await broker_down(down, state.get("request_id"))(scope, receive, send)
+            return
+        if caller.key_id is None:
+            await self.app(scope, receive, send)
+        else:
+            await self._counted(caller, scope, receive, send)
+
+    async def _counted(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, with the bytes it reads counted, whatever it makes of them."""
+        size = 0
+
+        async def counting() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            return message
+
+        try:
+            await self.app(scope, counting, send)
+        finally:
+            if size:
+                with anyio.CancelScope(shield=True):
+                    await self._charge(caller, size)
+
+    async def _charge(self, caller: Caller, size: int) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._gate.received, caller, size, limiter=self._threads)
+        except RedisError as error:
+            _LOG.warning("%d bytes of key %s are not counted: %s", size, caller.key_id, error)
+
+    async def _caller(self, scope: Scope, headers: Headers) -> Caller:
+        self._check_host(headers)
+        token = _bearer(headers)
+        if self._keys_required:
+            if scope["path"] in OPEN_PATHS:
+                return NOBODY
+        else:
+            self._check_local(scope, headers)
+            if scope["path"] in OPEN_PATHS or not self._gate.knows_form(token):
+                return LOCAL
+        return await anyio.to_thread.run_sync(self._gate.admit, token, scope["method"], limiter=self._threads)
 
     def _allowed(self, host: str) -> bool:
         return any(
@@ -76,31 +126,18 @@ class Guard:
                 where="/header/Host",
             )
 
-    def _check_key(self, scope: Scope, headers: Headers) -> None:
-        if scope["path"] in OPEN_PATHS:
-            return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        digest = _digest(given.strip())
-        # Every key is compared, so that the time taken does not tell which one nearly fits.
-        known = sum(hmac.compare_digest(digest, key) for key in self._keys)
-        if scheme.lower() != "bearer" or not known:
-            raise RequestError(
-                "unauthorized",
-                "Send an API key as `Authorization: Bearer <key>`: loramend pull takes it from "
-                "LORAMEND_API_KEY, Hub clients from HF_TOKEN.",
-            )
-
     def _check_local(self, scope: Scope, headers: Headers) -> None:
         client = scope.get("client")
         if client is not None and not is_loopback(client[0]):
             raise RequestError(
                 "unauthorized",
-                "Without API keys this service answers its own machine only; set LORAMEND_API_KEYS.",
+                "This service answers its own machine only; it asks others for API keys once it listens on "
+                "more than loopback, or with LORAMEND_REQUIRE_KEYS=true.",
             )
         origin = headers.get("origin")
         if (
             origin is not None
-            and scope["method"] not in _SAFE_METHODS
+            and scope["method"] not in READ_METHODS
             and not self._allowed(_hostname(origin))
         ):
             raise RequestError(
@@ -110,8 +147,10 @@ class Guard:
             )
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+def _bearer(headers: Headers) -> str:
+    """The bearer token; empty where there is none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def _hostname(url: str) -> str:

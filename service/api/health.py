@@ -46,7 +46,7 @@ def readyz(services: Use, request: Request) -> Response:
         return json_response(Health())
     error = RequestError("not_ready", "Not ready: " + "; ".join(item.detail for item in missing))
     problem = error.problem(request_id_of(request)).model_copy(update={"errors": missing})
-    return problem_response(problem, {"Retry-After": "5"})
+    return problem_response(problem)
 
 
 def _missing(services: Services) -> list[ProblemItem]:

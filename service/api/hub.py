@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from loramend.contracts.errors import RequestError
+from service.api.caller import Asker, Caller
 from service.api.content import blob_response
 from service.api.hub_files import (
     NAMESPACE,
@@ -64,20 +65,23 @@ _TYPES = {
 }
 
 
-def _repo(services: Services, namespace: str, name: str) -> HubRepo:
+def _repo(services: Services, caller: Caller, namespace: str, name: str) -> HubRepo:
     record = services.store.get(name) if namespace == NAMESPACE else None
+    if record is not None and not caller.sees(record):
+        record = None
     return repo_of(record, f"{namespace}/{name}")
 
 
 @router.get("/api/models/{namespace}/{name}", summary="A repaired adapter as a Hub model", responses=_INFO)
 def model_info(
     services: Use,
+    caller: Asker,
     namespace: Namespace,
     name: Name,
     blobs: Annotated[bool, Query(description="With sizes.")] = False,
 ) -> Response:
     """What `HfApi().model_info` reads."""
-    return _info(services, _repo(services, namespace, name), blobs)
+    return _info(services, _repo(services, caller, namespace, name), blobs)
 
 
 @router.get(
@@ -87,13 +91,14 @@ def model_info(
 )
 def model_info_at(
     services: Use,
+    caller: Asker,
     namespace: Namespace,
     name: Name,
     revision: Revision,
     blobs: Annotated[bool, Query(description="With sizes.")] = False,
 ) -> Response:
     """What `HfApi().model_info(revision=...)` reads."""
-    repo = _repo(services, namespace, name)
+    repo = _repo(services, caller, namespace, name)
     check_revision(repo, revision)
     return _info(services, repo, blobs)
 
@@ -101,13 +106,14 @@ def model_info_at(
 @router.get("/api/models/{namespace}/{name}/tree/{revision}", summary="Its files", responses=_FILES)
 def tree(
     services: Use,
+    caller: Asker,
     namespace: Namespace,
     name: Name,
     revision: Revision,
     recursive: Annotated[bool, Query()] = False,
 ) -> Response:
     """What `HfApi().list_repo_tree` reads."""
-    return subtree(services, namespace, name, revision, "", recursive)
+    return subtree(services, caller, namespace, name, revision, "", recursive)
 
 
 @router.get(
@@ -115,6 +121,7 @@ def tree(
 )
 def subtree(
     services: Use,
+    caller: Asker,
     namespace: Namespace,
     name: Name,
     revision: Revision,
@@ -122,7 +129,7 @@ def subtree(
     recursive: Annotated[bool, Query()] = False,
 ) -> Response:
     """The files under one folder, and its folders."""
-    repo = _repo(services, namespace, name)
+    repo = _repo(services, caller, namespace, name)
     check_revision(repo, revision)
     entries = tree_entries(repo, path.strip("/"), recursive, services.git_ids)
     return JSONResponse(entries, headers={"X-Repo-Commit": repo.commit})
@@ -136,10 +143,16 @@ def subtree(
 )
 @router.get("/{namespace}/{name}/resolve/{revision}/{path:path}", summary="A file", responses=_FILE)
 def resolve(
-    services: Use, request: Request, namespace: Namespace, name: Name, revision: Revision, path: str
+    services: Use,
+    caller: Asker,
+    request: Request,
+    namespace: Namespace,
+    name: Name,
+    revision: Revision,
+    path: str,
 ) -> Response:
     """What `hf_hub_download` reads."""
-    repo = _repo(services, namespace, name)
+    repo = _repo(services, caller, namespace, name)
     check_revision(repo, revision)
     file = file_of(repo, path, services.git_ids)
     headers = {"X-Repo-Commit": repo.commit, "Content-Disposition": "attachment"}
@@ -154,12 +167,12 @@ def resolve(
 
 
 @router.get("/api/models/{rest:path}", include_in_schema=False)
-def no_such_model(services: Use, rest: str) -> Response:
+def no_such_model(services: Use, caller: Asker, rest: str) -> Response:
     """Any other model is not here, in the words that Hub clients understand; of those that are here, no more
     than the above is served."""
     namespace, name, *more = f"{rest}/".split("/", 2)
     if any(more):
-        repo = _repo(services, namespace, name)
+        repo = _repo(services, caller, namespace, name)
         raise RequestError("not_found", f"Of {repo.id} only its info, its tree and its files are served.")
     raise HubError("RepoNotFound", f"There is no repository {rest} here: it is {NAMESPACE}/<job id>.")
 

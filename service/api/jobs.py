@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from loramend.contracts.job import Job, JobPage, JobStatus
 from loramend.contracts.request import JobKind
+from service.api.caller import Asker
 from service.api.documents import json_response, tagged_response
 from service.api.problems import documented
 from service.api.schema import header, ok
@@ -20,6 +21,7 @@ JobId = Annotated[str, Path(description="The job's ID.")]
 @router.get("/jobs", summary="Jobs, newest first", responses={**ok(JobPage), **documented("request_invalid")})
 def list_jobs(
     services: Use,
+    caller: Asker,
     cursor: Annotated[
         str | None, Query(description="`next_cursor` of the page before.", pattern="^[0-9a-f]{32}$")
     ] = None,
@@ -28,7 +30,9 @@ def list_jobs(
     kind: Annotated[JobKind | None, Query(description="Only jobs of this kind.")] = None,
 ) -> Response:
     """One page; `next_cursor` is null on the last."""
-    records, next_cursor = services.store.page(cursor, limit, status=status, kind=kind)
+    records, next_cursor = services.store.page(
+        cursor, limit, status=status, kind=kind, owner=caller.sees_only
+    )
     return json_response(JobPage(jobs=[record.public() for record in records], next_cursor=next_cursor))
 
 
@@ -41,9 +45,9 @@ def list_jobs(
         **documented("not_found"),
     },
 )
-def get_job(services: Use, request: Request, job_id: JobId) -> Response:
+def get_job(services: Use, caller: Asker, request: Request, job_id: JobId) -> Response:
     """Status, progress and, once it has ended, the result or the error."""
-    return tagged_response(request, services.job(job_id).public())
+    return tagged_response(request, services.job(job_id, caller).public())
 
 
 @router.post(
@@ -51,8 +55,9 @@ def get_job(services: Use, request: Request, job_id: JobId) -> Response:
     summary="Cancel a job",
     responses={**ok(Job), **documented("not_found", "job_already_finished")},
 )
-def cancel_job(services: Use, job_id: JobId) -> Response:
+def cancel_job(services: Use, caller: Asker, job_id: JobId) -> Response:
     """A queued job is canceled at once; a running one stops at its next module or training step."""
+    services.job(job_id, caller)
     return json_response(services.store.request_cancel(job_id).public())
 
 
@@ -62,7 +67,8 @@ def cancel_job(services: Use, job_id: JobId) -> Response:
     status_code=204,
     responses={204: {"description": "Deleted"}, **documented("not_found", "storage_unavailable")},
 )
-def delete_job(services: Use, job_id: JobId) -> Response:
+def delete_job(services: Use, caller: Asker, job_id: JobId) -> Response:
     """Files that another job or an upload holds stay. A running job's worker stops at its next module."""
+    services.job(job_id, caller)
     services.store.blobs.delete(services.store.delete(job_id), services.storage)
     return Response(status_code=204)

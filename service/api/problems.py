@@ -25,8 +25,12 @@ _FROM_STATUS: dict[int, ErrorCode] = {
     413: "payload_too_large",
     415: "unsupported_media_type",
 }
+_RETRY_SECONDS = {429: "30", 503: "5"}
+_RETRY_HEADER = {"description": "Seconds until asking again makes sense.", "schema": {"type": "integer"}}
 _ANYWHERE: tuple[ErrorCode, ...] = (
     "unauthorized",
+    "forbidden",
+    "rate_limited",
     "host_not_allowed",
     "internal_error",
     "broker_unavailable",
@@ -55,12 +59,14 @@ class AnswerError(RequestError):
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The problem as an HTTP response."""
+    """The problem as an HTTP response; one that goes away by itself says when to try again."""
+    seconds = _RETRY_SECONDS.get(problem.status)
+    headers = {**({"Retry-After": seconds} if seconds else {}), **(headers or {})}
     return Response(
         problem.model_dump_json(exclude_none=True),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=dict(headers) if headers else None,
+        headers=headers,
     )
 
 
@@ -134,9 +140,14 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RedisError)
     async def broker(request: Request, error: RedisError) -> Response:
-        _LOG.error("broker: %s", error, extra={"request_id": request_id_of(request)})
-        down = RequestError("broker_unavailable", "The job store does not answer; try again shortly.")
-        return problem_response(down.problem(request_id_of(request)), {"Retry-After": "5"})
+        return broker_down(error, request_id_of(request))
+
+
+def broker_down(error: RedisError, request_id: str | None) -> Response:
+    """The answer where the job store gave none."""
+    _LOG.error("broker: %s", error, extra={"request_id": request_id})
+    down = RequestError("broker_unavailable", "The job store does not answer; try again shortly.")
+    return problem_response(down.problem(request_id))
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -165,6 +176,7 @@ def documented(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
                     "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in members},
                 }
             },
+            **({"headers": {"Retry-After": _RETRY_HEADER}} if status in _RETRY_SECONDS else {}),
         }
         for status, members in sorted(grouped.items())
     }

@@ -9,6 +9,7 @@ from loramend.contracts.data import DATA_ROLES, DataRole
 from loramend.contracts.errors import ErrorCode
 from loramend.contracts.job import Job
 from loramend.contracts.request import AnalysisRequest, RepairRequest
+from service.api.caller import Asker
 from service.api.problems import documented
 from service.api.schema import header, ok, without
 from service.api.state import Use
@@ -40,6 +41,7 @@ _REFUSALS: tuple[ErrorCode, ...] = (
     "idempotency_in_flight",
     "payload_too_large",
     "unsupported_media_type",
+    "quota_exceeded",
     "storage_unavailable",
 )
 _REPAIR_REFUSALS: tuple[ErrorCode, ...] = (
@@ -169,11 +171,15 @@ _INSPECT_EXAMPLES = {
     openapi_extra=_body(RepairRequest, _REPAIR_EXAMPLES),
 )
 async def post_repair(
-    services: Use, request: Request, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
+    services: Use,
+    caller: Asker,
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> Response:
     """The adapter and its text are checked before the job is accepted; then a worker repairs it. Follow
     `Location`."""
-    return await submit(services, request, "repair", idempotency_key)
+    return await submit(services, caller, request, "repair", idempotency_key)
 
 
 @router.post(
@@ -184,7 +190,11 @@ async def post_repair(
     openapi_extra=_body(AnalysisRequest, _INSPECT_EXAMPLES),
 )
 async def post_inspect(
-    services: Use, request: Request, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
+    services: Use,
+    caller: Asker,
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> Response:
     """The same sources, nothing repaired: format, refusals and spectra, in the job's report."""
-    return await submit(services, request, "inspect", idempotency_key)
+    return await submit(services, caller, request, "inspect", idempotency_key)

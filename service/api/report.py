@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from loramend.contracts.errors import RequestError
 from loramend.contracts.job import TERMINAL
 from loramend.contracts.report import Report
+from service.api.caller import Asker
 from service.api.content import blob_response
 from service.api.jobs import JobId
 from service.api.negotiation import choose
@@ -87,13 +88,14 @@ def _finished(record: JobRecord, ref: BlobRef | None, what: str) -> BlobRef:
 )
 def get_report(
     services: Use,
+    caller: Asker,
     request: Request,
     job_id: JobId,
     accept: Annotated[str | None, Header(alias="Accept")] = None,
 ) -> Response:
     """What was measured and what each step did."""
     media = choose(accept, [JSON_TYPE, HTML_TYPE])
-    record = services.job(job_id)
+    record = services.job(job_id, caller)
     html = media == HTML_TYPE
     blob = _finished(record, record.report_html if html else record.report, "report")
     headers = {"Vary": "Accept"} | ({"Content-Security-Policy": _POLICY} if html else {})
@@ -111,6 +113,7 @@ def get_report(
 @router.get("/jobs/{job_id}/adapter", summary="The repaired adapter", responses=_ARCHIVE)
 def get_adapter(
     services: Use,
+    caller: Asker,
     request: Request,
     job_id: JobId,
     accept: Annotated[str | None, Header(alias="Accept")] = None,
@@ -121,7 +124,7 @@ def get_adapter(
 ) -> Response:
     """One archive; the files one by one are under the Hub's protocol."""
     choose(accept, [ARCHIVE_TYPE, "application/octet-stream"])
-    record = services.job(job_id)
+    record = services.job(job_id, caller)
     blob = _finished(record, record.archive, "adapter")
     name = f'attachment; filename="loramend-{record.id}.tar.gz"'
     return blob_response(

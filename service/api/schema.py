@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from loramend.contracts.errors import Problem
+from service.api.gate import READ_METHODS
+from service.api.guard import OPEN_PATHS
 from service.api.problems import examples
 
 _REF = "#/components/schemas/{model}"
@@ -16,7 +18,10 @@ _SECURITY = {
     "apiKey": {
         "type": "http",
         "scheme": "bearer",
-        "description": "One of LORAMEND_API_KEYS. Without keys, only the service's own machine is answered.",
+        "description": "A key made by `loramend keys create`, or one of LORAMEND_API_KEYS, which are admins. "
+        "Keys have scopes: `read`, `submit`, and `admin`, which holds both. A job is there for its owner's "
+        "keys and for admins; to others it does not exist. On loopback no key is needed unless the server's "
+        "settings say so.",
     }
 }
 _DESCRIPTION = """\
@@ -69,6 +74,14 @@ def install(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
 
 
+def _security(path: str, method: str) -> list[dict[str, list[str]]]:
+    """The scope that an operation needs; OpenAPI 3.1 lets a bearer scheme name it. The empty alternative is
+    loopback's."""
+    if path in OPEN_PATHS:
+        return []
+    return [{"apiKey": ["read" if method.upper() in READ_METHODS else "submit"]}, {}]
+
+
 def _document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
@@ -85,9 +98,9 @@ def _document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]
         "examples": examples(),
         "securitySchemes": _SECURITY,
     }
-    document["security"] = [{"apiKey": []}, {}]
-    for operations in document["paths"].values():
-        for operation in operations.values():
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            operation["security"] = _security(path, method)
             responses = operation["responses"]
             if "HTTPValidationError" in str(responses.get("422", "")):
                 del responses["422"]

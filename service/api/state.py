@@ -10,10 +10,11 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from loramend.contracts.errors import RequestError
+from service.api.caller import Caller
 from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
 from service.jobs.queue import Dispatcher
-from service.jobs.records import JobRecord
+from service.jobs.records import BlobRef, JobRecord
 from service.jobs.secrets import TokenVault
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
@@ -46,12 +47,19 @@ class Services:
         self.redis.close()
         self.dispatcher.close()
 
-    def job(self, job_id: str) -> JobRecord:
-        """The job, or RequestError `not_found`."""
+    def job(self, job_id: str, caller: Caller) -> JobRecord:
+        """The job, or RequestError `not_found` where there is none for this caller."""
         record = self.store.get(job_id)
-        if record is None:
+        if record is None or not caller.sees(record):
             raise RequestError("not_found", f"There is no job {job_id}.")
         return record
+
+    def upload(self, sha256: str, caller: Caller) -> BlobRef | None:
+        """The upload with that digest; None where there is none for this caller."""
+        owner = caller.sees_only
+        if owner is not None and not self.store.blobs.granted(sha256, owner):
+            return None
+        return self.storage.exists(sha256)
 
 
 def _services(request: Request) -> Services:

@@ -22,6 +22,7 @@ from loramend.contracts.errors import AdapterError, LoramendError, RequestError
 from loramend.contracts.job import TERMINAL
 from loramend.contracts.request import AnalysisRequest, JobKind, RepairRequest
 from service.api.body import Form, media_type_of, read_form, read_json
+from service.api.caller import Caller
 from service.api.data import check_has_data, checked_data, data_of, with_parts
 from service.api.documents import json_response
 from service.api.events import wait_for_end
@@ -38,19 +39,22 @@ RETRY_SECONDS = 2
 
 @dataclass(frozen=True)
 class Submission:
-    """A request as read. `digest` covers the document and the files, for idempotency."""
+    """A request as read, and whose it is. `digest` covers the document and the files, for idempotency."""
 
+    caller: Caller
     kind: JobKind
     request: AnalysisRequest
     digest: str
     form: Form | None
 
 
-async def submit(services: Services, request: Request, kind: JobKind, key: str | None) -> Response:
+async def submit(
+    services: Services, caller: Caller, request: Request, kind: JobKind, key: str | None
+) -> Response:
     """The whole of POST /repair and POST /inspect. Nothing received is left on the disk."""
     folder = Path(await run_in_threadpool(tempfile.mkdtemp, prefix="loramend-"))
     try:
-        submission = await _read(services, request, kind, folder)
+        submission = await _read(services, caller, request, kind, folder)
         record = await run_in_threadpool(_accept, services, submission, key, folder)
     finally:
         await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
@@ -59,7 +63,7 @@ async def submit(services: Services, request: Request, kind: JobKind, key: str |
     if seconds is not None:
         try:
             await wait_for_end(services, record.id, seconds)
-            record = await run_in_threadpool(services.job, record.id)
+            record = await run_in_threadpool(services.job, record.id, caller)
         except RedisError as error:
             # The job is accepted, whatever becomes of the wait.
             _LOG.warning("job %s: waiting failed: %s", record.id, error)
@@ -69,7 +73,9 @@ async def submit(services: Services, request: Request, kind: JobKind, key: str |
     return json_response(record.public(), status=200 if record.status in TERMINAL else 202, headers=headers)
 
 
-async def _read(services: Services, request: Request, kind: JobKind, folder: Path) -> Submission:
+async def _read(
+    services: Services, caller: Caller, request: Request, kind: JobKind, folder: Path
+) -> Submission:
     settings = services.settings
     media, _ = media_type_of(request)
     form = None
@@ -89,7 +95,7 @@ async def _read(services: Services, request: Request, kind: JobKind, folder: Pat
             "Send application/json, or multipart/form-data with an adapter file.",
             where="/header/Content-Type",
         )
-    return Submission(kind, _validated(kind, document), _digest(kind, document, form), form)
+    return Submission(caller, kind, _validated(kind, document), _digest(kind, document, form), form)
 
 
 def _with_source(form: Form) -> dict[str, Any]:
@@ -121,9 +127,10 @@ def _accept(services: Services, submission: Submission, key: str | None, folder:
     """The job: a new one, or the one that this key and body gave before."""
     if key is None:
         return _create(services, submission, None, folder)
+    key = submission.caller.name(key)
     known = services.store.claim_idempotency(key, submission.digest)
     if known is not None:
-        return services.job(known)
+        return services.job(known, submission.caller)
     try:
         return _create(services, submission, (key, submission.digest), folder)
     except BaseException:
@@ -135,13 +142,16 @@ def _create(
     services: Services, submission: Submission, claim: tuple[str, str] | None, folder: Path
 ) -> JobRecord:
     asked = submission.request
+    owner, max_active = submission.caller.owner, services.settings.owner_active_jobs
+    if owner is not None:
+        services.store.check_active(owner, max_active)
     _check_models(services, asked)
     texts: dict[DataRole, tuple[Path, str]] = {}
     if isinstance(asked, RepairRequest):
         _check_recipe(asked)
         check_has_data(asked)
         parts = submission.form.files if submission.form else {}
-        texts = checked_data(services, data_of(asked), parts, folder)
+        texts = checked_data(services, submission.caller, data_of(asked), parts, folder)
     job_id = new_job_id()
     stored = None
     try:
@@ -150,7 +160,7 @@ def _create(
         files = _take(services, submission, job_id, folder)
         data = store_data(texts, job_id=job_id, storage=services.storage, store=services.store)
         record = _record(submission, job_id, files, data)
-        stored = services.store.create(record, idempotency=claim)
+        stored = services.store.create(record, idempotency=claim, max_active=max_active)
     finally:
         if stored is None or stored.id != job_id:
             services.vault.delete(job_id)
@@ -171,6 +181,7 @@ def _record(
         id=job_id,
         kind=submission.kind,
         status="queued",
+        owner=submission.caller.owner,
         created_at=datetime.now(UTC),
         source=asked.source,
         base=asked.base,
@@ -224,7 +235,7 @@ def _take(services: Services, submission: Submission, job_id: str, folder: Path)
         path, filename = sent.path, sent.filename
         services.metrics.uploaded(sum(file.size for file in submission.form.files.values()))
     else:
-        ref = services.storage.exists(source.upload)
+        ref = services.upload(source.upload, submission.caller)
         if ref is None:
             raise AdapterError(
                 "adapter_not_found",

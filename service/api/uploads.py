@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from loramend.contracts.names import Sha256
 from service.api.body import capped
+from service.api.caller import Asker, Caller
 from service.api.documents import json_response
 from service.api.problems import documented
 from service.api.schema import header, ok
@@ -39,7 +40,9 @@ _LOCATION = {"Location": header("The upload's own address.")}
     responses={
         **ok(Upload, "It was there already; its time starts anew", headers=_LOCATION),
         **ok(Upload, "Stored", status=201, headers=_LOCATION),
-        **documented("request_invalid", "digest_mismatch", "payload_too_large", "storage_unavailable"),
+        **documented(
+            "request_invalid", "digest_mismatch", "payload_too_large", "quota_exceeded", "storage_unavailable"
+        ),
     },
     openapi_extra={
         "requestBody": {
@@ -51,6 +54,7 @@ _LOCATION = {"Location": header("The upload's own address.")}
 )
 async def put_upload(
     services: Use,
+    caller: Asker,
     request: Request,
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Of the body, in hex.")],
 ) -> Response:
@@ -68,15 +72,20 @@ async def put_upload(
                 return
             yield chunk
 
-    ref, existed = await anyio.to_thread.run_sync(_store, services, sha256, pull(), limiter=services.uploads)
+    ref, existed = await anyio.to_thread.run_sync(
+        _store, services, caller, sha256, pull(), limiter=services.uploads
+    )
     services.metrics.uploaded(ref.size)
     upload = Upload(sha256=ref.sha256, size=ref.size, kept_seconds=int(services.settings.upload_seconds))
     headers = {"Location": f"/uploads/{ref.sha256}"}
     return json_response(upload, status=200 if existed else 201, headers=headers)
 
 
-def _store(services: Services, sha256: str, chunks: Iterator[bytes]) -> tuple[BlobRef, bool]:
-    services.store.blobs.hold([sha256], "upload", services.settings.upload_seconds)
-    existed = services.storage.exists(sha256) is not None
+def _store(services: Services, caller: Caller, sha256: str, chunks: Iterator[bytes]) -> tuple[BlobRef, bool]:
+    seconds = services.settings.upload_seconds
+    services.store.blobs.hold([sha256], "upload", seconds)
+    existed = services.upload(sha256, caller) is not None
     ref = services.storage.put_stream(chunks, max_bytes=services.settings.max_upload_bytes, expect=sha256)
+    if caller.owner is not None:
+        services.store.blobs.grant(sha256, caller.owner, seconds)
     return ref, existed

@@ -84,6 +84,14 @@ class BlobTable:
         now = server_ms(self._redis)
         return cast(list[str], self._redis.zrangebyscore(f"{PREFIX}blob:{digest}", f"({now}", "+inf"))
 
+    def grant(self, digest: str, owner: str, seconds: float) -> None:
+        """Let an owner name that upload: one who has shown to have its content."""
+        self._redis.set(_grant_key(digest, owner), "1", px=int(seconds * 1000))
+
+    def granted(self, digest: str, owner: str) -> bool:
+        """Whether the owner may name it."""
+        return bool(self._redis.exists(_grant_key(digest, owner)))
+
     def delete(self, digests: list[str], storage: Storage) -> None:
         """Delete blobs that were marked as being deleted, and clear the mark."""
         for digest in digests:
@@ -98,3 +106,7 @@ class BlobTable:
         free = cast(list[str], self._sweep(keys=[], args=[PREFIX, _SWEEP_AT_ONCE, DELETING_MS]))
         self.delete(free, storage)
         return free
+
+
+def _grant_key(digest: str, owner: str) -> str:
+    return f"{PREFIX}upload:{owner}:{digest}"

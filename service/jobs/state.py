@@ -6,12 +6,16 @@ Keys, all under `loramend:`
     events:<id>     stream of the job's events; its entry ids are the event ids
     jobs            sorted set of all job ids; ids sort by time, so pages go by member
     status:<s>      the same for each status
+    owner:<o>:jobs, owner:<o>:status:<s>  the same two for the jobs of an API key's owner
     due             job id by the time (ms) at which the reaper must look at it
     token:<id>      the job's Hub token, encrypted
     blob:<sha256>   sorted set: who refers to a blob, until when (ms; +inf for jobs)
     holds           digest by the time (ms) at which a temporary reference may have run out
+    upload:<o>:<sha256>  set while an owner may name an upload
     deleting:<sha256>  set while a blob is being deleted from the storage
     idempotency:<h> hash: digest of the body, id of the job
+    keys            hash: API keys by id, as JSON with their digests
+    bucket:<name>   hash: what is left of a rate or quota
 
 Every change reads the state, decides in Python, and writes under the version read; a change that came between
 makes it decide again. Times are the Redis server's own, so the workers' clocks need not agree.
@@ -24,13 +28,14 @@ from typing import Any, Literal, cast
 
 from redis import Redis
 
-from loramend.contracts.errors import LoramendError
-from loramend.contracts.job import TERMINAL
+from loramend.contracts.errors import LoramendError, RequestError
+from loramend.contracts.job import TERMINAL, JobStatus
 from service.jobs.records import JobRecord
 
 PREFIX = "loramend:"
 # Progress may fill an events stream; the newest this many are kept, among them always the last status.
 MAX_EVENTS = 5000
+ACTIVE: tuple[JobStatus, ...] = ("queued", "running")
 _MAX_CONFLICTS = 200
 
 
@@ -72,11 +77,20 @@ _COMPARE_AND_SET = """
 local job, events, token = KEYS[1], KEYS[2], KEYS[3]
 local expected, prefix, change = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 if (redis.call('HGET', job, 'version') or '') ~= expected then return 0 end
+if change.max_active > 0 then
+  local active = 0
+  for _, status in ipairs(change.active) do
+    active = active + redis.call('ZCARD', change.indexes[#change.indexes] .. 'status:' .. status)
+  end
+  if active >= change.max_active then return -1 end
+end
 for i = 4, #ARGV, 2 do redis.call('HSET', job, ARGV[i], ARGV[i + 1]) end
 if change.old ~= change.status then
-  if change.old ~= '' then redis.call('ZREM', prefix .. 'status:' .. change.old, change.id) end
-  redis.call('ZADD', prefix .. 'jobs', 0, change.id)
-  redis.call('ZADD', prefix .. 'status:' .. change.status, 0, change.id)
+  for _, index in ipairs(change.indexes) do
+    if change.old ~= '' then redis.call('ZREM', index .. 'status:' .. change.old, change.id) end
+    redis.call('ZADD', index .. 'jobs', 0, change.id)
+    redis.call('ZADD', index .. 'status:' .. change.status, 0, change.id)
+  end
 end
 if change.due > 0 then
   redis.call('ZADD', prefix .. 'due', change.due, change.id)
@@ -101,8 +115,10 @@ local job, events, token = KEYS[1], KEYS[2], KEYS[3]
 local expected, prefix, change = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 if (redis.call('HGET', job, 'version') or '') ~= expected then return false end
 redis.call('DEL', job, events, token)
-redis.call('ZREM', prefix .. 'status:' .. change.old, change.id)
-redis.call('ZREM', prefix .. 'jobs', change.id)
+for _, index in ipairs(change.indexes) do
+  redis.call('ZREM', index .. 'status:' .. change.old, change.id)
+  redis.call('ZREM', index .. 'jobs', change.id)
+end
 redis.call('ZREM', prefix .. 'due', change.id)
 local free = {}
 for _, sha in ipairs(change.drop) do
@@ -129,6 +145,20 @@ def events_key(job_id: str) -> str:
 
 def token_key(job_id: str) -> str:
     return f"{PREFIX}token:{job_id}"
+
+
+def index_prefixes(owner: str | None) -> list[str]:
+    """What the names of the indexes that list a job begin with: everybody's, then its owner's."""
+    return [PREFIX, f"{PREFIX}owner:{owner}:"] if owner is not None else [PREFIX]
+
+
+def too_many(max_active: int) -> RequestError:
+    """The refusal of another job."""
+    return RequestError(
+        "quota_exceeded",
+        f"There are {max_active} unfinished jobs of this key's owner, as many as are allowed. "
+        "Try again when one has ended.",
+    )
 
 
 def server_ms(redis: "Redis") -> int:
@@ -167,9 +197,12 @@ class StateTable:
         now = seconds * 1000 + microseconds // 1000
         return [_parse(row, now) if row else None for row in rows]
 
-    def insert(self, state: State) -> bool:
-        """Write a new job; False where the id is taken."""
-        return self._write(None, state, status_event(state.record))
+    def insert(self, state: State, *, max_active: int = 0) -> bool:
+        """Write a new job; False where the id is taken.
+
+        Raises RequestError `quota_exceeded` where its owner has `max_active` unfinished jobs; 0 is no limit.
+        """
+        return self._write(None, state, status_event(state.record), max_active)
 
     def change(self, job_id: str, decide: Callable[[State], Change | None]) -> State | None:
         """Apply `decide` to the state until the result is written under the version it was decided on.
@@ -199,6 +232,7 @@ class StateTable:
             change = {
                 "id": job_id,
                 "old": state.record.status,
+                "indexes": index_prefixes(state.record.owner),
                 "drop": list(state.record.blobs()),
                 "now": state.now,
                 "deleting_ms": deleting_ms,
@@ -209,7 +243,7 @@ class StateTable:
                 return cast(list[str], free)
         raise LoramendError("internal_error", f"Job {job_id} changes too fast to be deleted.")
 
-    def _write(self, old: State | None, new: State, event: Event | None) -> bool:
+    def _write(self, old: State | None, new: State, event: Event | None, max_active: int = 0) -> bool:
         record = new.record
         before = old.record.blobs() if old else {}
         after = record.blobs()
@@ -218,6 +252,9 @@ class StateTable:
             "id": record.id,
             "old": old.record.status if old else "",
             "status": record.status,
+            "indexes": index_prefixes(record.owner),
+            "max_active": max_active if record.owner is not None else 0,
+            "active": ACTIVE,
             "due": 0 if terminal else new.due,
             "keep": [sha for sha in after if sha not in before],
             "drop": [sha for sha in before if sha not in after],
@@ -239,7 +276,10 @@ class StateTable:
         args: list[str | int] = [str(old.version) if old else "", PREFIX, json.dumps(change)]
         for name, value in fields.items():
             args += [name, value]
-        return bool(self._compare_and_set(keys=keys, args=args))
+        written = cast(int, self._compare_and_set(keys=keys, args=args))
+        if written < 0:
+            raise too_many(max_active)
+        return bool(written)
 
 
 def _parse(row: dict[str, str], now: int) -> State:

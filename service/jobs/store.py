@@ -22,7 +22,19 @@ from service.jobs.events import parse_event, stream_id
 from service.jobs.idempotency import IdempotencyTable
 from service.jobs.lease import Lease, LeaseLost
 from service.jobs.records import BlobRef, JobRecord, Queue
-from service.jobs.state import PREFIX, Change, Event, State, StateTable, events_key, server_ms, status_event
+from service.jobs.state import (
+    ACTIVE,
+    PREFIX,
+    Change,
+    Event,
+    State,
+    StateTable,
+    events_key,
+    index_prefixes,
+    server_ms,
+    status_event,
+    too_many,
+)
 from service.jobs.transitions import as_datetime, ended, holds, lost, waiting, with_fields
 
 _PAGE_READ = 100
@@ -56,20 +68,33 @@ class JobStore:
         """Give up a claim whose request failed."""
         self._keys.release(key)
 
-    def create(self, record: JobRecord, *, idempotency: tuple[str, str] | None = None) -> JobRecord:
+    def create(
+        self, record: JobRecord, *, idempotency: tuple[str, str] | None = None, max_active: int = 0
+    ) -> JobRecord:
         """Store a new job. With `idempotency` (a claimed key, the body's digest) the key is tied to it, and a
-        job that the key already gave is returned instead."""
+        job that the key already gave is returned instead.
+
+        Raises RequestError `quota_exceeded` where its owner has `max_active` unfinished jobs; 0 is no limit.
+        """
         if idempotency is not None and (known := self._keys.job_of(*idempotency)):
             existing = self.get(known)
             if existing is not None:
                 return existing
         now = server_ms(self._redis)
         state = State(record=record, version=1, now=now, sends=1, due=now + self._resend_ms)
-        if not self._table.insert(state):
+        if not self._table.insert(state, max_active=max_active):
             raise ValueError(f"job {record.id} exists")
         if idempotency is not None:
             self._keys.settle(*idempotency, record.id)
         return record
+
+    def check_active(self, owner: str, max_active: int) -> None:
+        """Refuse early what `create` would refuse. Raises RequestError `quota_exceeded`."""
+        pipe = self._redis.pipeline(transaction=False)
+        for status in ACTIVE:
+            pipe.zcard(f"{index_prefixes(owner)[-1]}status:{status}")
+        if 0 < max_active <= sum(pipe.execute()):
+            raise too_many(max_active)
 
     def get(self, job_id: str) -> JobRecord | None:
         """The job; None where there is none with that id."""
@@ -82,9 +107,11 @@ class JobStore:
         limit: int = 50,
         status: JobStatus | None = None,
         kind: JobKind | None = None,
+        owner: str | None = None,
     ) -> tuple[list[JobRecord], str | None]:
-        """At most `limit` jobs, newest first, after the one named by `cursor`, and the next cursor."""
-        index = f"{PREFIX}status:{status}" if status else f"{PREFIX}jobs"
+        """At most `limit` jobs, newest first, after the one named by `cursor`, and the next cursor; with
+        `owner`, of that owner's."""
+        index = index_prefixes(owner)[-1] + (f"status:{status}" if status else "jobs")
         found: list[JobRecord] = []
         upper = f"({cursor}" if cursor else "+"
         while True:

@@ -30,12 +30,21 @@ def test_the_committed_document_is_the_applications() -> None:
 def test_every_operation_documents_its_errors_as_problems() -> None:
     for path, operations in DOCUMENT["paths"].items():
         for method, operation in operations.items():
-            assert {"401", "403", "500", "503"} <= operation["responses"].keys(), (method, path)
+            assert {"401", "403", "429", "500", "503"} <= operation["responses"].keys(), (method, path)
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     content = response["content"]["application/problem+json"]
                     assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
                     assert content["examples"]
+                    assert ("Retry-After" in response.get("headers", {})) == (status in ("429", "503"))
+
+
+def test_every_operation_names_the_scope_it_needs() -> None:
+    for path, operations in DOCUMENT["paths"].items():
+        for method, operation in operations.items():
+            scope = "read" if method in ("get", "head") else "submit"
+            open_to_all = path in ("/healthz", "/readyz")
+            assert operation["security"] == ([] if open_to_all else [{"apiKey": [scope]}, {}])
 
 
 def test_examples_are_valid() -> None:

@@ -31,10 +31,10 @@ def put(services: Services, content: bytes) -> BlobRef:
     return services.storage.put_bytes(content)
 
 
-def repaired(services: Services, files: dict[str, bytes] | None = None) -> JobRecord:
+def repaired(services: Services, files: dict[str, bytes] | None = None, **fields: Any) -> JobRecord:
     """A succeeded repair whose repository holds these files, or a small adapter."""
     files = folder() if files is None else files
-    record = queued(services)
+    record = queued(services, **fields)
     lease = begun(services, record)
     archive, report = put(services, tar_gz(files)), put(services, b'{"schema_version":"1.0"}')
     page = put(services, PAGE)

@@ -19,6 +19,8 @@ from jsonschema import Draft202012Validator
 
 from service.api.state import Services
 from service.app import create_app
+from service.jobs.connect import redis_from_url
+from service.jobs.keys import KeyStore
 from service.logs import JsonFormatter
 from service.settings import ServiceSettings
 from tests.fixtures.broker import PASSWORD
@@ -195,6 +197,45 @@ def test_the_process_refuses_wrong_settings_in_one_line(env: dict[str, str], sai
 
 
 @pytest.mark.e2e
+def test_other_addresses_need_a_key_in_the_store(broker_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    env = {
+        "LORAMEND_HOST": "0.0.0.0",
+        "LORAMEND_PORT": str(port),
+        "LORAMEND_BROKER_URL": broker_url,
+        "LORAMEND_STORAGE_URL": f"file://{tmp_path}/blobs",
+    }
+    process = start(**env)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "make one with `loramend keys create OWNER`" in errors
+    with redis_from_url(broker_url) as client:
+        made = KeyStore(client).create("alice", ["read"])
+    process = start(**env)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        assert until_answered(f"{url}/healthz").status_code == 200
+        assert httpx2.get(f"{url}/jobs").status_code == 401
+        headers = {"Authorization": f"Bearer {made.key}"}
+        assert httpx2.get(f"{url}/jobs", headers=headers).status_code == 200
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert made.key not in errors
+
+
+def until_answered(url: str) -> httpx2.Response:
+    """The first answer of a server that is starting."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return httpx2.get(url)
+        except httpx2.ConnectError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_the_process_serves_until_it_is_told_to_stop(
     broker_url: str, tmp_path: Path, stop: signal.Signals
@@ -205,15 +246,7 @@ def test_the_process_serves_until_it_is_told_to_stop(
         LORAMEND_BROKER_URL=broker_url,
         LORAMEND_STORAGE_URL=f"file://{tmp_path}/blobs",
     )
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            answer = httpx2.get(f"http://127.0.0.1:{port}/healthz?token=hf_secret")
-            break
-        except httpx2.ConnectError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    assert answer.status_code == 200
+    assert until_answered(f"http://127.0.0.1:{port}/healthz?token=hf_secret").status_code == 200
     process.send_signal(stop)
     _, errors = process.communicate(timeout=20)
     lines = [json.loads(line) for line in errors.splitlines()]

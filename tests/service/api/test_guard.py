@@ -8,6 +8,7 @@ from pydantic import SecretStr, ValidationError
 from service.api.guard import is_loopback
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.serve import free_port
 from tests.service.api.answers import problem
 from tests.service.api.conftest import connect
 
@@ -38,6 +39,34 @@ def test_without_a_key_only_the_probes_answer(guarded: FastAPI, authorization: s
         problem(client.post("/repair", content=b"{", headers=headers), 401, "unauthorized")
         assert client.get("/healthz", headers=headers).status_code == 200
         assert client.get("/readyz", headers=headers).status_code == 503
+
+
+def test_a_key_that_cannot_be_looked_up(settings: ServiceSettings) -> None:
+    gone = {"broker_url": f"redis://127.0.0.1:{free_port()}/0", "require_keys": True}
+    with connect(create_app(settings.model_copy(update=gone))) as client:
+        headers = {"Authorization": f"Bearer loramend_{'0' * 12}_{'0' * 48}"}
+        answer = client.get("/methods", headers=headers)
+        problem(answer, 503, "broker_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "required"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "::"}, True),
+        ({"require_keys": True}, True),
+        ({"api_keys": (SecretStr(KEYS[0]),)}, True),
+    ],
+)
+def test_where_keys_are_asked_for(settings: ServiceSettings, changes: Any, required: bool) -> None:
+    changed = settings.model_copy(update=changes)
+    assert changed.keys_required is required
+    with connect(create_app(changed)) as client:
+        assert client.get("/jobs").status_code == (401 if required else 200)
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])

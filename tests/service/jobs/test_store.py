@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import pytest
@@ -332,3 +333,51 @@ def test_an_event_id_is_checked(store: JobStore) -> None:
     with pytest.raises(RequestError) as refused:
         store.events(record.id, after="no id")
     assert refused.value.code == "request_invalid"
+
+
+def test_an_owners_jobs_are_listed_apart(store: JobStore) -> None:
+    hers = [store.create(new_record(owner="alice")) for _ in range(3)]
+    his, nobodys = store.create(new_record(owner="bob")), store.create(new_record())
+    assert [record.id for record in store.page(owner="bob")[0]] == [his.id]
+    first, cursor = store.page(None, 2, owner="alice")
+    second, end = store.page(cursor, 2, owner="alice")
+    assert [record.id for record in first + second] == sorted((record.id for record in hers), reverse=True)
+    assert end is None
+    assert len(store.page()[0]) == 5
+    store.request_cancel(hers[0].id)
+    assert [record.id for record in store.page(status="canceled", owner="alice")[0]] == [hers[0].id]
+    assert len(store.page(status="queued", owner="alice")[0]) == 2
+    for record in (*hers, his, nobodys):
+        store.delete(record.id)
+    assert store.page(owner="alice") == ([], None)
+
+
+def test_an_owner_has_so_many_unfinished_jobs(store: JobStore) -> None:
+    first = store.create(new_record(owner="alice"), max_active=2)
+    second = store.create(new_record(owner="alice"), max_active=2)
+    assert store.acquire(second.id, "w", 30) is not None
+    with pytest.raises(RequestError) as refused:
+        store.create(new_record(owner="alice"), max_active=2)
+    assert refused.value.code == "quota_exceeded"
+    with pytest.raises(RequestError, match="2 unfinished jobs"):
+        store.check_active("alice", 2)
+    store.check_active("alice", 3)
+    store.check_active("alice", 0)
+    store.create(new_record(owner="bob"), max_active=2)
+    store.create(new_record(owner="alice"), max_active=0)
+    store.request_cancel(first.id)
+    store.delete(second.id)
+    store.create(new_record(owner="alice"), max_active=2)
+
+
+def test_the_quota_holds_however_many_ask_at_once(store: JobStore) -> None:
+    def ask(_: int) -> bool:
+        try:
+            store.create(new_record(owner="alice"), max_active=5)
+        except RequestError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, range(40))) == 5
+    assert len(store.page(owner="alice")[0]) == 5

@@ -1,0 +1,88 @@
+"""From an API key to its caller: is it one, has it any requests left, may it do that."""
+
+import hmac
+from collections.abc import Iterable
+
+from loramend.contracts.errors import RequestError
+from loramend.contracts.keys import KEY, ApiKey, Scope
+from service.api.caller import SETTINGS_OWNER, Caller
+from service.api.problems import AnswerError
+from service.jobs.buckets import Buckets, Rate
+from service.jobs.keys import KeyStore, digest_of
+
+READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Gate:
+    """Admits callers. Every call may wait for the Redis server.
+
+    settings_keys  keys from the settings, which are admins
+    requests       how many requests a key may send
+    received       how many bytes of bodies a key may send
+    """
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        buckets: Buckets,
+        *,
+        settings_keys: Iterable[str],
+        requests: Rate,
+        received: Rate,
+    ) -> None:
+        self._keys = keys
+        self._buckets = buckets
+        self._settings_keys = [digest_of(key) for key in settings_keys]
+        self._requests = requests
+        self._received = received
+
+    def knows_form(self, token: str) -> bool:
+        """Whether the token has the form of a stored key; whether it is one takes `admit`."""
+        return KEY.fullmatch(token) is not None
+
+    def admit(self, token: str, method: str) -> Caller:
+        """The key's caller, one request poorer.
+
+        Raises RequestError `unauthorized`, `rate_limited`, `quota_exceeded` for a method with a body, and
+        `forbidden` where the key lacks the scope.
+        """
+        caller = self._caller(token)
+        wait = self._buckets.take(f"requests:{caller.key_id}", self._requests)
+        if wait:
+            raise AnswerError(
+                "rate_limited",
+                f"This key may send {self._requests.amount:g} requests a minute. Try again in {wait} s.",
+                {"Retry-After": str(wait)},
+            )
+        needed: Scope = "read" if method in READ_METHODS else "submit"
+        if not caller.may(needed):
+            raise AnswerError(
+                "forbidden",
+                f"That needs a key with the scope {needed}; this one has {', '.join(sorted(caller.scopes))}.",
+                {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'},
+            )
+        if needed == "submit" and (wait := self._buckets.wait(f"received:{caller.key_id}", self._received)):
+            raise AnswerError(
+                "quota_exceeded",
+                f"This key has sent its {self._received.amount:g} bytes a day. Try again in {wait} s.",
+                {"Retry-After": str(wait)},
+            )
+        return caller
+
+    def received(self, caller: Caller, size: int) -> None:
+        """Count the bytes of a body against the key's quota."""
+        self._buckets.charge(f"received:{caller.key_id}", self._received, size)
+
+    def _caller(self, token: str) -> Caller:
+        digest = digest_of(token)
+        # Every key is compared, so that the time taken does not tell which one nearly fits.
+        if sum(hmac.compare_digest(digest, known) for known in self._settings_keys):
+            return Caller(f"{SETTINGS_OWNER}-{digest[:12]}", SETTINGS_OWNER, frozenset({"admin"}))
+        found: ApiKey | None = self._keys.find(token)
+        if found is None:
+            raise RequestError(
+                "unauthorized",
+                "Send an API key as `Authorization: Bearer <key>`: loramend pull takes it from "
+                "LORAMEND_API_KEY, Hub clients from HF_TOKEN.",
+            )
+        return Caller(found.id, found.owner, frozenset(found.scopes))
