@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loramend.cli.errors import CommandError
 
@@ -56,10 +57,16 @@ class DataFolder:
             made.rename(file)
         return file.read_text(encoding="ascii").strip()
 
-    def note_holder(self, url: str) -> None:
-        """Write down who holds the lock, for the message that a second server gives."""
+    def note_holder(self, url: str, broker: str | None = None) -> None:
+        """Write down who holds the lock, for the message that a second server gives, and the broker's URL,
+        for `loramend keys`. Like the secret key, it is for the owner's eyes only."""
         os.truncate(self.lock, 0)
-        os.pwrite(self.lock, json.dumps({"pid": os.getpid(), "url": url}).encode(), 0)
+        noted = {"pid": os.getpid(), "url": url, "broker": broker}
+        os.pwrite(self.lock, json.dumps(noted).encode(), 0)
+
+    def forget_holder(self) -> None:
+        """Take out what a server before left written there."""
+        os.truncate(self.lock, 0)
 
 
 def default_root() -> Path:
@@ -88,6 +95,22 @@ def open_data_folder(root: Path) -> Iterator[DataFolder]:
         os.close(lock)
 
 
+def noted_broker(root: Path) -> str | None:
+    """URL of the broker that holds the folder's lock; None where none does, or has not said so yet."""
+    try:
+        lock = os.open(root / "serve.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        broker = _noted(lock).get("broker")
+        return broker if isinstance(broker, str) else None
+    finally:
+        os.close(lock)
+    return None
+
+
 def _acquire(root: Path, lock: int) -> None:
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
@@ -104,8 +127,13 @@ def _acquire(root: Path, lock: int) -> None:
 
 
 def _holder(lock: int) -> str:
+    noted = _noted(lock)
+    return f" (process {noted['pid']}, {noted['url']})" if noted.keys() >= {"pid", "url"} else ""
+
+
+def _noted(lock: int) -> dict[str, Any]:
     try:
-        noted = json.loads(os.pread(lock, 4096, 0))
-        return f" (process {noted['pid']}, {noted['url']})"
-    except (ValueError, KeyError, TypeError):
-        return ""
+        noted = json.loads(os.pread(lock, 8192, 0))
+    except ValueError:
+        return {}
+    return noted if isinstance(noted, dict) else {}

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from loramend.cli import keys
 from loramend.cli.evaluate import evaluate
 from loramend.cli.inspect import inspect
 from loramend.cli.pull import pull
@@ -24,6 +25,7 @@ app.command()(repair)
 app.command()(evaluate)
 app.command()(serve)
 app.command()(pull)
+app.add_typer(keys.app, name="keys")
 
 
 def _version(wanted: bool) -> None:

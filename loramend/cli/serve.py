@@ -19,6 +19,7 @@ import typer
 from loramend.cli.broker import embedded_broker
 from loramend.cli.datafolder import DataFolder, default_root, open_data_folder
 from loramend.cli.errors import CommandError, fails_in_one_line
+from loramend.cli.jobstore import has_keys
 from loramend.cli.supervisor import Program, Supervisor
 
 # Before the first /readyz: a worker imports torch, which takes its time on a busy machine.
@@ -39,7 +40,7 @@ WORKERS = (
 @fails_in_one_line
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback need LORAMEND_API_KEYS.")
+        str, typer.Option(help="Address to listen on; others than loopback need API keys.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
@@ -71,15 +72,14 @@ def serve(
     command, even when it is killed. The processes log into DATA/logs.
     """
     _check_installed()
-    if not _is_loopback(host) and not os.environ.get("LORAMEND_API_KEYS"):
-        raise CommandError(
-            "address_refused",
-            f"without LORAMEND_API_KEYS the service listens on loopback only, and {host} is not",
-        )
+    root = data or default_root()
+    needs_keys = not _is_loopback(host) and not os.environ.get("LORAMEND_API_KEYS")
+    if needs_keys and not root.expanduser().exists():
+        raise _no_keys(host)
     port = _free_port(host, port)
     signals = _StopSignals()
-    with open_data_folder(data or default_root()) as folder, embedded_broker(folder) as broker:
-        folder.note_holder(_url(host, port))
+    with open_data_folder(root) as folder, embedded_broker(folder) as broker:
+        folder.note_holder(_url(host, port), broker.url)
         settings = {
             "LORAMEND_BROKER_URL": broker.url,
             "LORAMEND_STORAGE_URL": f"file://{folder.blobs}",  # fsspec takes no %-escapes
@@ -99,6 +99,8 @@ def serve(
         try:
             supervisor.start(broker.program)
             _await("the broker", broker.answers, supervisor, signals)
+            if needs_keys and not signals.count and not has_keys(broker.url):
+                raise _no_keys(host)
             for program in (*WORKERS, API):
                 supervisor.start(program)
             _await("the service", lambda: _is_ready(host, port), supervisor, signals)
@@ -145,6 +147,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _no_keys(host: str) -> CommandError:
+    return CommandError(
+        "address_refused",
+        "without LORAMEND_API_KEYS, or a key of `loramend keys create OWNER` in the same data folder, "
+        f"the service listens on loopback only, and {host} is not",
+    )
 
 
 def _free_port(host: str, port: int) -> int:

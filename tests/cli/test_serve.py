@@ -239,6 +239,33 @@ def test_other_machines_are_let_in_only_with_keys(tmp_path: Path, host: str) -> 
     assert not (tmp_path / "data").exists()
 
 
+def test_other_machines_are_let_in_with_a_key_made_here(tmp_path: Path, adapter: bytes) -> None:
+    data = tmp_path / "data"
+    keys = (sys.executable, "-m", "loramend.cli.main", "keys")
+
+    def run(*arguments: str) -> str:
+        command = [*keys, *arguments, "--data", str(data)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+    run("list")
+    line = refused("--host", "0.0.0.0", "--data", str(data), LORAMEND_API_KEYS="")
+    assert line.startswith("loramend: address_refused: without LORAMEND_API_KEYS")
+    assert "loramend keys create OWNER" in line
+    before = run("create", "alice")
+    with serving(data, "--host", "0.0.0.0", LORAMEND_API_KEYS="") as server:
+        server.wait_until_ready()
+        jobs = f"{server.url}/jobs"
+        while_running = run("create", "bob")
+        assert httpx.get(jobs).status_code == 401
+        for key in (before, while_running):
+            assert httpx.get(jobs, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        run("revoke", before.split("_")[1])
+        assert httpx.get(jobs, headers={"Authorization": f"Bearer {before}"}).status_code == 401
+        assert run("list").split()[1] == "bob"
+        for log in (data / "logs").iterdir():
+            assert while_running[-48:] not in log.read_text()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     line = refused("--port", "0", "--data", str(tmp_path / "file" / "data"))
