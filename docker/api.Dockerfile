@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1.7
 # The HTTP front end: no torch, so it is small and starts in a second. From the repository's root:
 #   docker build -f docker/api.Dockerfile -t loramend-api .
-# It listens on every address of the container and therefore refuses to start without LORAMEND_API_KEYS.
+# It listens on every address of the container and therefore refuses to start without API keys.
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from service.api.state import Services
 from service.app import create_app
+from service.jobs.keys import KeyStore
 from service.settings import ServiceSettings
 from tests.service.api.adapters import folder
 from tests.service.api.answers import problem, run_client
@@ -288,5 +289,29 @@ def test_a_hub_token_is_an_api_key_here(settings: ServiceSettings, tmp_path: Pat
         """
         assert run_client(running.url, code, tmp_path / "a", HF_TOKEN=key) == 200
         assert run_client(running.url, code, tmp_path / "b", HF_TOKEN="hf_other") == 401
+    finally:
+        running.stop()
+
+
+@pytest.mark.e2e
+def test_a_hub_client_finds_what_is_its_keys_owners(settings: ServiceSettings, tmp_path: Path) -> None:
+    app: FastAPI = create_app(settings.model_copy(update={"require_keys": True}))
+    running = run_server(app)
+    try:
+        keys = KeyStore(running.services.redis)
+        repo = f"repaired/{repaired(running.services, FILES, owner='alice').id}"
+        code = f"""
+            import json
+            from huggingface_hub import snapshot_download
+            from huggingface_hub.errors import RepositoryNotFoundError
+            try:
+                snapshot_download("{repo}")
+                print(200)
+            except RepositoryNotFoundError as error:
+                print(error.response.status_code)
+        """
+        for owner, status in (("alice", 200), ("bob", 404)):
+            key = keys.create(owner, ["read"]).key
+            assert run_client(running.url, code, tmp_path / owner, HF_TOKEN=key) == status
     finally:
         running.stop()
