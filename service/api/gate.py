@@ -40,11 +40,11 @@ class Gate:
         """Whether the token has the form of a stored key; whether it is one takes `admit`."""
         return KEY.fullmatch(token) is not None
 
-    def admit(self, token: str, method: str) -> Caller:
+    def admit(self, token: str, method: str, has_body: bool) -> Caller:
         """The key's caller, one request poorer.
 
-        Raises RequestError `unauthorized`, `rate_limited`, `quota_exceeded` for a method with a body, and
-        `forbidden` where the key lacks the scope.
+        Raises RequestError `unauthorized`, `rate_limited`, `forbidden` where the key lacks the scope, and
+        `quota_exceeded` for a request with a body: a job can be canceled and deleted all the same.
         """
         caller = self._caller(token)
         wait = self._buckets.take(f"requests:{caller.key_id}", self._requests)
@@ -61,7 +61,7 @@ class Gate:
                 f"That needs a key with the scope {needed}; this one has {', '.join(sorted(caller.scopes))}.",
                 {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'},
             )
-        if needed == "submit" and (wait := self._buckets.wait(f"received:{caller.key_id}", self._received)):
+        if has_body and (wait := self._buckets.wait(f"received:{caller.key_id}", self._received)):
             raise AnswerError(
                 "quota_exceeded",
                 f"This key has sent its {self._received.amount:g} bytes a day. Try again in {wait} s.",

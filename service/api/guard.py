@@ -109,7 +109,10 @@ class Guard:
             self._check_local(scope, headers)
             if scope["path"] in OPEN_PATHS or not self._gate.knows_form(token):
                 return LOCAL
-        return await anyio.to_thread.run_sync(self._gate.admit, token, scope["method"], limiter=self._threads)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        return await anyio.to_thread.run_sync(
+            self._gate.admit, token, scope["method"], has_body, limiter=self._threads
+        )
 
     def _allowed(self, host: str) -> bool:
         return any(

