@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--out", type=Path, required=True, help="where everything made is kept")
     out.add_argument("--quick", action="store_true", help="one recipe, one seed, fewer prompts")
     out.add_argument("--dev", action="store_true", help="measure on the development parts")
-    out.add_argument("--jobs", type=int, default=2, help="single-threaded processes at a time")
+    out.add_argument("--jobs", type=int, default=2, help="processes at a time")
     out.add_argument("--tables", action="store_true", help="write tables of what is there and run nothing")
     out.add_argument("--document", type=Path, help="put tables into this file, a figure beside it")
     out.add_argument("--records", type=Path, help="file of filled cells: read first, added to at the end")

@@ -117,10 +117,12 @@ def execute(wanted: Sequence[Cell], setting: Setting, jobs: int) -> bool:
     by_adapter: dict[tuple[str, int], list[Cell]] = {}
     for cell in waiting:
         by_adapter.setdefault((cell.recipe, cell.seed), []).append(cell)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    # More threads than cores lose to each other.
+    threads = max(1, (os.cpu_count() or 1) // min(jobs, len(by_adapter)))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     context = multiprocessing.get_context("spawn")
     failed = False
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(threads,)) as pool:
         futures = {pool.submit(_fill, chosen, rows, setting): at for at, chosen in by_adapter.items()}
         for future in as_completed(futures):
             if (error := future.exception()) is not None:
@@ -129,8 +131,8 @@ def execute(wanted: Sequence[Cell], setting: Setting, jobs: int) -> bool:
     return not failed
 
 
-def _prepare() -> None:
-    torch.set_num_threads(1)  # two threads lose to each other as soon as another process runs
+def _prepare(threads: int) -> None:
+    torch.set_num_threads(threads)
     quiet()
 
 
