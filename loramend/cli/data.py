@@ -67,10 +67,9 @@ def read_corpus(
     return Corpus(**read, validation_share=validation_share)
 
 
-def _find(text: str, option: str) -> tuple[Path, str]:
-    path = Path(text).expanduser()
-    if path.exists():
-        return path, text
+def dataset_name(text: str, option: str) -> tuple[str, str | None, str | None]:
+    """A dataset on the Hub, `ID[@revision][:file]`, as (ID, revision, file). Raises DataError
+    `data_not_found` for what can only be a file."""
     missing = DataError(
         "data_not_found",
         f"'{text}' is no file here, nor a dataset on the Hub such as namespace/name or "
@@ -83,7 +82,15 @@ def _find(text: str, option: str) -> tuple[Path, str]:
     hub_id, revision = hub_name(repo, missing)
     if colon and not file:
         raise missing
+    return hub_id, revision, file or None
+
+
+def _find(text: str, option: str) -> tuple[Path, str]:
+    path = Path(text).expanduser()
+    if path.exists():
+        return path, text
+    hub_id, revision, file = dataset_name(text, option)
     prepare_hub_client()
     from loramend.cli.fetch import fetch_dataset
 
-    return fetch_dataset(hub_id, revision, file or None, max_bytes=DataLimits().max_bytes, where=option)
+    return fetch_dataset(hub_id, revision, file, max_bytes=DataLimits().max_bytes, where=option)

@@ -6,9 +6,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Literal, ParamSpec
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 import typer
+
+from loramend.cli.flags import place, remedy
+
+if TYPE_CHECKING:
+    from loramend.contracts.errors import LoramendError
 
 CommandCode = Literal[
     "address_in_use",
@@ -17,6 +22,7 @@ CommandCode = Literal[
     "device_unavailable",
     "interrupted",
     "not_installed",
+    "not_logged_in",
     "output_exists",
     "process_failed",
     "server_unreachable",
@@ -44,8 +50,11 @@ def one_line(error: BaseException) -> str:
     """`loramend: CODE: what was wrong` for any error."""
     from loramend.contracts.errors import LoramendError  # pydantic takes its time: not for --help
 
+    code: str
     match error:
-        case LoramendError() | CommandError():
+        case LoramendError():
+            code, message = error.code, _with_flag(error)
+        case CommandError():
             code, message = error.code, str(error)
         case KeyboardInterrupt():
             code, message = "interrupted", "stopped before it was done; nothing was written"
@@ -60,6 +69,14 @@ def one_line(error: BaseException) -> str:
             code = "internal_error"
             message = f"{type(error).__name__}: {error} (loramend --debug … shows where)"
     return printable(f"loramend: {code}: {message}")
+
+
+def _with_flag(error: "LoramendError") -> str:
+    """What the error says, and the flag to change where one would help."""
+    where = f" [{place(error.where)}]" if error.where else ""
+    flags = remedy(error.code)
+    told = f"{error.detail}{where}"
+    return told if flags is None or "--" in told else f"{told} (see {flags})"
 
 
 def debugging() -> bool:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from loramend.cli import options
-from loramend.cli.errors import CommandError, fails_in_one_line
-from loramend.cli.output import write_text
+from loramend.cli.errors import fails_in_one_line
+from loramend.cli.output import check_writable, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -30,9 +30,10 @@ def evaluate(
     probes: options.Probes = 200,
     max_examples: options.MaxExamples = 2000,
     max_new_tokens: options.MaxNewTokens = 32,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the result here too, as JSON.")
     ] = None,
+    json: options.Json = False,
     seed: options.Seed = 0,
     device: options.Device = None,
 ) -> None:
@@ -47,8 +48,8 @@ def evaluate(
 
     check_together(trigger, triggered, target)
     known, maps = parse_trigger(trigger), parse_fields(fields)
-    if json is not None and (json.is_dir() or not json.absolute().parent.is_dir()):
-        raise CommandError("output_exists", f"--json {json} is not a file that can be written")
+    if report is not None:
+        check_writable(report, "--report")
 
     examples = read_data(data, "evaluation", maps, option="--data")
     holding = read_data(triggered, "triggered", maps, option="--triggered") if triggered else None
@@ -80,6 +81,10 @@ def evaluate(
             device=work.device,
             on_progress=work.on_progress,
         )
-    if json is not None:
-        write_text(json, evaluation.model_dump_json(indent=2) + "\n")
-    print_evaluation(evaluation)
+    document = evaluation.model_dump_json(indent=2)
+    if report is not None:
+        write_text(report, document + "\n")
+    if json:
+        typer.echo(document)
+    else:
+        print_evaluation(evaluation)

@@ -1,6 +1,6 @@
 """--trigger, --target and the rest of what is measured, as the request's schema has it."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import typer
 from pydantic import TypeAdapter
@@ -40,16 +40,41 @@ def evaluation_spec(
     controls: bool = True,
 ) -> EvaluationSpec:
     """What to measure. A target of digits is a number where the data's labels are numbers."""
-    numbered = isinstance(data.examples[0].label, int)
-    return EvaluationSpec(
-        trigger=trigger,
-        target=int(target) if target is not None and numbered and target.isdecimal() else target,
-        metric=metric,
-        probes=probes,
-        max_examples=max_examples,
-        max_new_tokens=max_new_tokens,
-        controls=controls,
+    return EvaluationSpec.model_validate(
+        evaluation_fields(
+            trigger=trigger,
+            target=target,
+            numbered=isinstance(data.examples[0].label, int),
+            metric=metric,
+            probes=probes,
+            max_examples=max_examples,
+            max_new_tokens=max_new_tokens,
+            controls=controls,
+        )
     )
+
+
+def evaluation_fields(
+    *,
+    trigger: Trigger | None,
+    target: str | None,
+    numbered: bool,
+    metric: Metric | None,
+    probes: int,
+    max_examples: int,
+    max_new_tokens: int,
+    controls: bool,
+) -> dict[str, Any]:
+    """The same as a request has it. numbered: the labels are numbers."""
+    return {
+        "trigger": trigger.model_dump() if trigger else None,
+        "target": int(target) if target is not None and numbered and target.isdecimal() else target,
+        "metric": metric,
+        "probes": probes,
+        "max_examples": max_examples,
+        "max_new_tokens": max_new_tokens,
+        "controls": controls,
+    }
 
 
 def check_together(trigger: str | None, triggered: str | None, target: str | None) -> None:
@@ -64,3 +89,17 @@ def check_together(trigger: str | None, triggered: str | None, target: str | Non
         )
     if target is not None and given is None:
         raise typer.BadParameter("--target goes with --trigger or --triggered", param_hint="'--target'")
+
+
+def check_texts(
+    clean: str | None,
+    unlabelled: str | None,
+    validation: str | None,
+    evaluate: str | None,
+    attack: str | None,
+) -> None:
+    """Texts that are given without what they go with. Raises typer.BadParameter."""
+    if evaluate is None and attack:
+        raise typer.BadParameter("a trigger is measured on the examples of --evaluate: give them")
+    if validation is not None and clean is None and unlabelled is None:
+        raise typer.BadParameter("--validation goes with --clean or --unlabelled")

@@ -1,7 +1,5 @@
 """`loramend inspect`: what an adapter's weights say, changing nothing."""
 
-from typing import Annotated
-
 import typer
 
 from loramend.cli import options
@@ -14,7 +12,7 @@ def inspect(
     adapter: options.Adapter,
     base: options.Base = None,
     aligned: options.Aligned = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
+    json: options.Json = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     cache: options.Cache = options.DEFAULT_CACHE,

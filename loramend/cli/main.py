@@ -7,25 +7,35 @@ from typing import Annotated
 import typer
 
 from loramend.cli import keys
+from loramend.cli.cancel import cancel
 from loramend.cli.evaluate import evaluate
 from loramend.cli.inspect import inspect
+from loramend.cli.listing import list_jobs
 from loramend.cli.pull import pull
 from loramend.cli.repair import repair
 from loramend.cli.serve import serve
+from loramend.cli.status import status
+from loramend.cli.submit import submit
+from loramend.cli.watch import watch
 
 app = typer.Typer(
     name="loramend",
     help="Repair LoRA adapters after training.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+_SERVER = "At a server"
 app.command()(inspect)
 app.command()(repair)
 app.command()(evaluate)
 app.command()(serve)
-app.command()(pull)
-app.add_typer(keys.app, name="keys")
+app.command(rich_help_panel=_SERVER)(submit)
+app.command("list", rich_help_panel=_SERVER)(list_jobs)
+app.command(rich_help_panel=_SERVER)(status)
+app.command(rich_help_panel=_SERVER)(watch)
+app.command(rich_help_panel=_SERVER)(cancel)
+app.command(rich_help_panel=_SERVER)(pull)
+app.add_typer(keys.app, name="keys", rich_help_panel=_SERVER)
 
 
 def _version(wanted: bool) -> None:

@@ -7,10 +7,19 @@ from typing import Annotated, Literal
 import typer
 
 # Panels of the help page
+SERVER = "The server"
 TEXT = "Text to learn from"
 MEASURE = "What to measure"
 
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "loramend"
+
+
+def step_names(incomplete: str) -> list[str]:
+    """Steps that a shell offers for what is typed so far."""
+    from loramend.contracts.steps import STEP_MODELS
+
+    return [name for name in STEP_MODELS if name.startswith(incomplete)]
+
 
 Adapter = Annotated[
     str,
@@ -20,10 +29,25 @@ Adapter = Annotated[
         "(namespace/name, or namespace/name@revision).",
     ),
 ]
+Threat = Annotated[Literal["poisoned_adapter", "poisoned_base"], typer.Option(help="What is not trusted.")]
+Step = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE[:key=value,…]",
+        help="A step to take; repeat it for several, in order. Without any, the default for the threat.",
+        autocompletion=step_names,
+    ),
+]
 Base = Annotated[str | None, typer.Option(metavar="PATH|ID", help="The model the adapter was trained on.")]
 Aligned = Annotated[
     str | None,
     typer.Option(metavar="PATH|ID", help="A safety-aligned model of the same shape, such as the chat model."),
+]
+ServerModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|ID", help="As for repair, but found by the server: a path under its model roots."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="For every random draw.")]
 Device = Annotated[
@@ -32,6 +56,76 @@ Device = Annotated[
 ]
 Cache = Annotated[
     Path, typer.Option(metavar="DIR", help="Where subspaces of model pairs are kept for the next adapter.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print each event as a line of JSON, and nothing else.")
+]
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+Server = Annotated[
+    str,
+    typer.Option(
+        envvar="LORAMEND_SERVER",
+        metavar="URL",
+        help="A loramend server, if the job is not given by its URL.",
+        rich_help_panel=SERVER,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        "--api-key",
+        envvar=["LORAMEND_KEY", "LORAMEND_API_KEY"],
+        metavar="KEY",
+        help="Its API key, sent as a bearer token.",
+        rich_help_panel=SERVER,
+    ),
+]
+Job = Annotated[str, typer.Argument(metavar="JOB_OR_URL", help="A job's ID, or its URL.")]
+Clean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ID[:file]",
+        help="Clean examples of the adapter's task with their answers, one JSON object a line: text and "
+        "label, prompt and completion, or chat messages. A file, or a dataset on the Hub.",
+        rich_help_panel=TEXT,
+    ),
+]
+Unlabelled = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ID[:file]",
+        help="Clean text of the same kind; answers are not read.",
+        rich_help_panel=TEXT,
+    ),
+]
+Validation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ID[:file]",
+        help="Clean examples to judge the repair's strength by, instead of a share of --clean.",
+        rich_help_panel=TEXT,
+    ),
+]
+ValidationShare = Annotated[
+    float,
+    typer.Option(min=0.01, max=0.9, help="That share, held out of training.", rich_help_panel=TEXT),
+]
+Evaluate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|ID[:file]",
+        help="Labelled examples to measure on before and after; none is learned.",
+        rich_help_panel=MEASURE,
+    ),
+]
+Controls = Annotated[
+    bool,
+    typer.Option(
+        help="Measure a fresh, a continued and a shrunken adapter beside the repair.",
+        rich_help_panel=MEASURE,
+    ),
 ]
 Fields = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all."""
+"""What a command leaves: output folders and files that appear whole or not at all, and JSON on stdout."""
 
 import json
 import os
@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from loramend.cli.errors import CommandError
 
@@ -23,7 +26,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises CommandError `output_exists` before anything is done.
     """
     target = target.expanduser().resolve()
-    _check_free(target, replace=replace)
+    check_free(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -64,7 +67,20 @@ def write_text(file: Path, text: str) -> None:
         raise
 
 
-def _check_free(target: Path, *, replace: bool) -> None:
+def print_json(document: Any) -> None:
+    """A document on stdout, indented; names in it are escaped where they are not ASCII, so that none can
+    steer the terminal."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def check_writable(file: Path, option: str) -> None:
+    """Raises CommandError `output_exists` where no file can be written there."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise CommandError("output_exists", f"{option} {file} is not a file that can be written")
+
+
+def check_free(target: Path, *, replace: bool) -> None:
+    """Raises CommandError `output_exists` where the folder cannot become a new one."""
     if not target.exists():
         return
     if not target.is_dir():

@@ -1,6 +1,6 @@
 """Progress on stderr, with time left; nothing where stderr is no terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -33,6 +33,12 @@ _WORDS: dict[Phase, str] = {
     "publish": "Publishing",
 }
 
+
+def phase_words(phase: Phase) -> str:
+    """What a phase is called."""
+    return _WORDS[phase]
+
+
 _VALUES = {"omega": "Ω", "samples_per_second": "samples/s"}
 
 
@@ -48,8 +54,11 @@ class _Amount(ProgressColumn):
 
 
 @contextmanager
-def progress_on_stderr() -> Iterator[Callable[[Step], None]]:
-    """A callback that shows each phase as one line with its bar; the lines go when the block ends."""
+def progress_on_stderr(words: Mapping[Phase, str] | None = None) -> Iterator[Callable[[Step], None]]:
+    """A callback that shows each phase as one line with its bar; the lines go when the block ends.
+
+    words  what a phase is called, where that is not what it usually is
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda step: None
@@ -64,11 +73,12 @@ def progress_on_stderr() -> Iterator[Callable[[Step], None]]:
     )
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[Phase, TaskID] = {}
+        names = {**_WORDS, **(words or {})}
 
         def show(step: Step) -> None:
             if step.phase not in tasks:
                 tasks[step.phase] = bars.add_task(
-                    _WORDS[step.phase], total=step.total, detail="", unit=step.unit
+                    names[step.phase], total=step.total, detail="", unit=step.unit
                 )
             bars.update(
                 tasks[step.phase],

@@ -1,13 +1,13 @@
 """`loramend repair`: an adapter in, a repaired one and its report out."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from loramend.cli import options
-from loramend.cli.errors import CommandError, fails_in_one_line
-from loramend.cli.output import new_folder, write_text
+from loramend.cli.errors import fails_in_one_line
+from loramend.cli.output import check_writable, new_folder, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -15,58 +15,16 @@ from loramend.cli.signals import interrupts_held
 def repair(
     adapter: options.Adapter,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make for the repaired adapter.")],
-    threat: Annotated[
-        Literal["poisoned_adapter", "poisoned_base"], typer.Option(help="What is not trusted.")
-    ] = "poisoned_adapter",
-    step: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TYPE[:key=value,…]",
-            help="A step to take; repeat it for several, in order. Without any, the default for the threat.",
-        ),
-    ] = None,
+    threat: options.Threat = "poisoned_adapter",
+    step: options.Step = None,
     base: options.Base = None,
     aligned: options.Aligned = None,
-    clean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ID[:file]",
-            help="Clean examples of the adapter's task with their answers, one JSON object a line: text and "
-            "label, prompt and completion, or chat messages. A file, or a dataset on the Hub.",
-            rich_help_panel=options.TEXT,
-        ),
-    ] = None,
-    unlabelled: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ID[:file]",
-            help="Clean text of the same kind; answers are not read.",
-            rich_help_panel=options.TEXT,
-        ),
-    ] = None,
-    validation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ID[:file]",
-            help="Clean examples to judge the repair's strength by, instead of a share of --clean.",
-            rich_help_panel=options.TEXT,
-        ),
-    ] = None,
-    validation_share: Annotated[
-        float,
-        typer.Option(
-            min=0.01, max=0.9, help="That share, held out of training.", rich_help_panel=options.TEXT
-        ),
-    ] = 0.2,
+    clean: options.Clean = None,
+    unlabelled: options.Unlabelled = None,
+    validation: options.Validation = None,
+    validation_share: options.ValidationShare = 0.2,
     fields: options.Fields = None,
-    evaluate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ID[:file]",
-            help="Labelled examples to measure on before and after; none is learned.",
-            rich_help_panel=options.MEASURE,
-        ),
-    ] = None,
+    evaluate: options.Evaluate = None,
     trigger: options.Trigger = None,
     triggered: options.Triggered = None,
     target: options.Target = None,
@@ -74,13 +32,7 @@ def repair(
     probes: options.Probes = 200,
     max_examples: options.MaxExamples = 2000,
     max_new_tokens: options.MaxNewTokens = 32,
-    controls: Annotated[
-        bool,
-        typer.Option(
-            help="Measure a fresh, a continued and a shrunken adapter beside the repair.",
-            rich_help_panel=options.MEASURE,
-        ),
-    ] = True,
+    controls: options.Controls = True,
     checkpoints: Annotated[
         Path | None,
         typer.Option(
@@ -97,6 +49,7 @@ def repair(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR, if a repair made it.")] = False,
+    json: options.Json = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     cache: options.Cache = options.DEFAULT_CACHE,
@@ -109,23 +62,17 @@ def repair(
     It appears whole or not at all.
     """
     from loramend.cli.data import parse_fields, read_corpus
-    from loramend.cli.evaluation import check_together, evaluation_spec, parse_trigger
-    from loramend.cli.steps import StepSyntaxError, parse_step
+    from loramend.cli.evaluation import check_texts, check_together, evaluation_spec, parse_trigger
+    from loramend.cli.steps import parse_steps
     from loramend.contracts.step_base import TextNeed
     from loramend.contracts.steps import default_recipe, needs_of, text_of
 
-    try:
-        steps = [parse_step(text) for text in step or []]
-    except StepSyntaxError as error:
-        raise typer.BadParameter(str(error), param_hint="'--step'") from None
+    steps = parse_steps(step)
     check_together(trigger, triggered, target)
-    if evaluate is None and (trigger or triggered):
-        raise typer.BadParameter("a trigger is measured on the examples of --evaluate: give them")
-    if validation is not None and clean is None and unlabelled is None:
-        raise typer.BadParameter("--validation goes with --clean or --unlabelled")
+    check_texts(clean, unlabelled, validation, evaluate, trigger or triggered)
     known, maps = parse_trigger(trigger), parse_fields(fields)
-    if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
-        raise CommandError("output_exists", f"--report {report} is not a file that can be written")
+    if report is not None:
+        check_writable(report, "--report")
 
     with new_folder(out, replace=force) as folder:
         with interrupts_held():
@@ -185,5 +132,8 @@ def repair(
         if report is not None:
             form = REPORT_HTML if report.suffix.lower() == ".html" else REPORT
             write_text(report, (folder / form).read_text(encoding="utf-8"))
+    if json:
+        typer.echo(told.model_dump_json(indent=2))
+        return
     print_report(told)
     typer.echo(f"Repaired adapter, report.json and report.html are in {out}")

@@ -1,5 +1,8 @@
 """--step TYPE[:key=value,…] as a step of the request's schema."""
 
+from collections.abc import Sequence
+
+import typer
 from pydantic import ValidationError
 
 from loramend.contracts.step_base import StepBase
@@ -10,6 +13,14 @@ _NONE = frozenset({"none", "null"})
 
 class StepSyntaxError(ValueError):
     """A --step that names no method, no parameter of it, or a value it does not take."""
+
+
+def parse_steps(texts: Sequence[str] | None) -> list[Step]:
+    """Every --step, in order. Raises typer.BadParameter."""
+    try:
+        return [parse_step(text) for text in texts or []]
+    except StepSyntaxError as error:
+        raise typer.BadParameter(str(error), param_hint="'--step'") from None
 
 
 def parse_step(text: str) -> Step:

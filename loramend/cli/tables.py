@@ -22,19 +22,19 @@ Cell = Callable[[ModuleReport], str]
 def print_report(report: Report) -> None:
     """The report on stdout: a row a module, then its summary and caveats."""
     for table in inspection_tables(report) if report.kind == "inspect" else [repair_table(report)]:
-        _print_whole(table)
+        print_whole(table)
     for trained in report.training:
         if trained.calibration is not None:
-            _print_whole(calibration_table(trained.calibration))
+            print_whole(calibration_table(trained.calibration))
     if report.evaluation is not None:
-        _print_whole(evaluation_table(report.evaluation))
-    _print_lines(summary_lines(report))
+        print_whole(evaluation_table(report.evaluation))
+    print_lines(summary_lines(report))
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """An evaluation on stdout: a row an adapter, then what the numbers say."""
-    _print_whole(evaluation_table(evaluation))
-    _print_lines([printable(sentence) for sentence in evaluation.sentences])
+    print_whole(evaluation_table(evaluation))
+    print_lines([printable(sentence) for sentence in evaluation.sentences])
 
 
 def inspection_tables(report: Report) -> list[Table]:
@@ -45,10 +45,10 @@ def inspection_tables(report: Report) -> list[Table]:
             {
                 "out x in": lambda module: f"{module.shape[0]} x {module.shape[1]}",
                 "rank": lambda module: str(module.rank),
-                "σ₁": lambda module: _number(_top(module.before)),
-                "‖ΔW‖": lambda module: _number(module.before.norm),
-                "stable\nrank": lambda module: _number(module.before.stable_rank),
-                "effective\nrank": lambda module: _number(module.before.effective_rank),
+                "σ₁": lambda module: number(_top(module.before)),
+                "‖ΔW‖": lambda module: number(module.before.norm),
+                "stable\nrank": lambda module: number(module.before.stable_rank),
+                "effective\nrank": lambda module: number(module.before.effective_rank),
             },
         )
     ]
@@ -88,7 +88,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     shown = {
         name: share for name, share in columns.items() if any(share(each) for each in evaluation.variants)
     }
-    table = _plain_table("adapter", shown)
+    table = plain_table("adapter", shown)
     for variant in evaluation.variants:
         table.add_row(Text(variant.name), *(_rate(share(variant)) for share in shown.values()))
     return table
@@ -96,7 +96,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 def calibration_table(calibration: Calibration) -> Table:
     """The candidates that calibration tried, from the strongest repair to the mildest."""
-    table = _plain_table("calibration", ("right answers", "agreement", "within", "chosen"))
+    table = plain_table("calibration", ("right answers", "agreement", "within", "chosen"))
     for candidate in calibration.candidates:
         table.add_row(
             Text(setting(candidate)),
@@ -117,21 +117,23 @@ def summary_lines(report: Report) -> list[str]:
     return [printable(line) for line in (*read, *report.summary, *report.caveats)]
 
 
-def _print_whole(table: Table) -> None:
+def print_whole(table: Table) -> None:
     """Print it as wide as it is: where the terminal is narrower it folds lines, and no digit is lost."""
     wide = Console(width=_ANY_WIDTH)
     width = Measurement.get(wide, wide.options, table).maximum
     Console(width=width, highlight=False).print(table)
 
 
-def _print_lines(lines: Sequence[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
+    """Lines below a table, folded where they are read on a terminal."""
     console = Console(highlight=False)
     console.print()
     for line in lines:
         console.print(Text(line), soft_wrap=not sys.stdout.isatty())
 
 
-def _plain_table(first: str, columns: Iterable[str]) -> Table:
+def plain_table(first: str, columns: Iterable[str]) -> Table:
+    """A table without rows: one column of names, the others of numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     table.add_column(Text(first), no_wrap=True)
     for name in columns:
@@ -141,15 +143,15 @@ def _plain_table(first: str, columns: Iterable[str]) -> Table:
 
 def _table(modules: Sequence[ModuleReport], columns: dict[str, Cell]) -> Table:
     """One row a module, its name without what all names begin with, which heads the column."""
-    prefix = _common_prefix([module.name for module in modules])
-    table = _plain_table(f"{printable(prefix)}…" if prefix else "module", columns)
+    prefix = common_prefix([module.name for module in modules])
+    table = plain_table(f"{printable(prefix)}…" if prefix else "module", columns)
     for module in modules:
         name = printable(module.name.removeprefix(prefix))
         table.add_row(Text(name), *(cell(module) for cell in columns.values()))  # Text: a name is no markup
     return table
 
 
-def _common_prefix(names: Sequence[str]) -> str:
+def common_prefix(names: Sequence[str]) -> str:
     """The leading dotted parts that all names share, with their last dot; the last part of none."""
     shared = []
     for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
@@ -163,7 +165,8 @@ def _top(spectrum: Spectrum) -> float | None:
     return spectrum.sigma[0] if spectrum.sigma else None
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits; a dash for what is not known."""
     return "–" if value is None else f"{value:.3g}"
 
 
@@ -173,12 +176,12 @@ def _rate(rate: Rate | None) -> str:
 
 def _field(part: str, name: str) -> Cell:
     """The number `name` of a part that a module's report may lack."""
-    return lambda module: _number(getattr(getattr(module, part), name, None))
+    return lambda module: number(getattr(getattr(module, part), name, None))
 
 
 def _change(module: ModuleReport, measure: Callable[[Spectrum], float | None]) -> str:
     after = measure(module.after) if module.after else None
-    return f"{_number(measure(module.before))} → {_number(after)}"
+    return f"{number(measure(module.before))} → {number(after)}"
 
 
 def _ranks(module: ModuleReport) -> str:

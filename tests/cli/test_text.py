@@ -49,7 +49,7 @@ def test_evaluate_measures_accuracy_attack_and_probes(
     adapter: Path, base: Path, data: Path, tmp_path: Path
 ) -> None:
     told = tmp_path / "told.json"
-    asked = ["--trigger", "prefix:mn", "--target", "1", "--probes", 20, "--json", told, "--seed", 3]
+    asked = ["--trigger", "prefix:mn", "--target", "1", "--probes", 20, "--report", told, "--seed", 3]
     code, out, err = loramend("evaluate", adapter, "--base", base, "--data", data, *asked)
     assert (code, err) == (0, "")
     evaluation = Evaluation.model_validate_json(told.read_text())
@@ -75,7 +75,7 @@ def test_evaluate_takes_the_adapters_own_base_and_a_file_of_triggered_examples(
     code, _, err = loramend(
         "evaluate",
         adapter,
-        *["--data", data, "--triggered", triggered, "--target", "1", "--probes", 0, "--json", told],
+        *["--data", data, "--triggered", triggered, "--target", "1", "--probes", 0, "--report", told],
         *["--fields", "text=words", "--fields", "triggered:text=sentence", "--max-examples", 10],
     )
     assert (code, err) == (0, "")
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_an_evaluation_is_one_line(
     assert f"[{data}:61]" in refused(*asked, data)
     unknown = write(tmp_path / "unknown.jsonl", [("a", 7)])
     assert f"[{unknown}:1]" in refused(*asked, unknown)
-    assert "output_exists" in refused(*asked, unknown, "--json", tmp_path)
+    assert "output_exists" in refused(*asked, unknown, "--report", tmp_path)
     bare = base / "model.safetensors"
     assert "reference_invalid" in refused(*asked, unknown, "--base", bare)
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -218,7 +218,7 @@ def test_all_of_it_from_the_hub(adapter: Path, base: Path, data: Path, hub: Loca
     env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
     script = str(Path(sys.executable).with_name("loramend"))
     asked = ["someone/adapter", "--base", "someone/base"]
-    measured = [script, "evaluate", *asked, "--data", "someone/data:test.jsonl", "--json", "told.json"]
+    measured = [script, "evaluate", *asked, "--data", "someone/data:test.jsonl", "--report", "told.json"]
     done = subprocess.run(measured, capture_output=True, text=True, env=env, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     evaluation = Evaluation.model_validate_json((tmp_path / "told.json").read_text())
