@@ -8,6 +8,7 @@ import typer
 
 from loramend.cli import keys
 from loramend.cli.cancel import cancel
+from loramend.cli.doctor import doctor
 from loramend.cli.evaluate import evaluate
 from loramend.cli.inspect import inspect
 from loramend.cli.listing import list_jobs
@@ -29,6 +30,7 @@ app.command()(inspect)
 app.command()(repair)
 app.command()(evaluate)
 app.command()(serve)
+app.command()(doctor)
 app.command(rich_help_panel=_SERVER)(submit)
 app.command("list", rich_help_panel=_SERVER)(list_jobs)
 app.command(rich_help_panel=_SERVER)(status)
