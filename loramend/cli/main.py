@@ -8,6 +8,7 @@ import typer
 
 from loramend.cli import keys
 from loramend.cli.cancel import cancel
+from loramend.cli.diff import diff
 from loramend.cli.doctor import doctor
 from loramend.cli.evaluate import evaluate
 from loramend.cli.inspect import inspect
@@ -29,6 +30,7 @@ _SERVER = "At a server"
 app.command()(inspect)
 app.command()(repair)
 app.command()(evaluate)
+app.command()(diff)
 app.command()(serve)
 app.command()(doctor)
 app.command(rich_help_panel=_SERVER)(submit)

@@ -3,7 +3,7 @@
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from loramend.adapter import locate
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
 from loramend.cli.errors import CommandError
+from loramend.cli.found import Found
 from loramend.cli.progress import progress_on_stderr
 from loramend.cli.source import find_adapter, find_model, is_hub_id
 from loramend.contracts.errors import ReferenceModelError
@@ -68,16 +69,7 @@ def prepared(
             base = _own_base(read)
         base_found = find_model(base, "base", needed, whole=runs_base)
         aligned_found = find_model(aligned, "aligned", needed)
-        references = stack.enter_context(
-            open_references(
-                base_found.folder if base_found else None,
-                aligned_found.folder if aligned_found else None,
-                base_name=base_found.name if base_found else None,
-                aligned_name=aligned_found.name if aligned_found else None,
-                cache_dir=cache.expanduser(),
-                device=chosen,
-            )
-        )
+        references = stack.enter_context(_opened(base_found, aligned_found, cache, chosen))
         on_progress = stack.enter_context(progress_on_stderr())
         yield Work(
             adapter=read,
@@ -88,6 +80,50 @@ def prepared(
             device=chosen,
             on_progress=on_progress,
         )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two adapters and the base model to measure both against."""
+
+    a: Adapter
+    b: Adapter
+    source: dict[str, str]
+    references: References
+    device: str
+    on_progress: Callable[[Progress], None]
+
+
+@contextmanager
+def prepared_pair(a: str, b: str, base: str | None, *, device: str | None, cache: Path) -> Iterator[Pair]:
+    """The same for two adapters. Raises what finding, reading and opening raise."""
+    with ExitStack() as stack:
+        chosen = choose_device(device)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loramend-")))
+        read: dict[str, Adapter] = {}
+        source: dict[str, str] = {}
+        for name, text in (("a", a), ("b", b)):
+            (scratch / name).mkdir()
+            found = find_adapter(text, scratch / name)
+            read[name] = read_adapter(found.folder, name=found.name)
+            source |= {f"{name}.{key}": value for key, value in found.source.items()}
+        needed = {update.weight for adapter in read.values() for update in adapter.updates.values()}
+        references = stack.enter_context(_opened(find_model(base, "base", needed), None, cache, chosen))
+        on_progress = stack.enter_context(progress_on_stderr())
+        yield Pair(read["a"], read["b"], source, references, chosen, on_progress)
+
+
+def _opened(
+    base: Found | None, aligned: Found | None, cache: Path, device: str
+) -> AbstractContextManager[References]:
+    return open_references(
+        base.folder if base else None,
+        aligned.folder if aligned else None,
+        base_name=base.name if base else None,
+        aligned_name=aligned.name if aligned else None,
+        cache_dir=cache.expanduser(),
+        device=device,
+    )
 
 
 def needed_model(work: Work) -> Path:

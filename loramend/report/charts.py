@@ -49,12 +49,17 @@ class Intervals(NamedTuple):
 
 def spectrum_bars(module: ModuleReport) -> Bars:
     """Singular values before, as wide bars, and after, as narrow bars inside them, on one linear scale."""
-    before, after = module.before.sigma, module.after.sigma if module.after else []
+    return paired_bars(module.before.sigma, module.after.sigma if module.after else None, ("before", "after"))
+
+
+def paired_bars(first: Sequence[float], second: Sequence[float] | None, names: tuple[str, str]) -> Bars:
+    """The same of any two lists of singular values, by what they are called."""
+    before, after = first, second or []
     top = max((value for value in (*before, *after) if math.isfinite(value)), default=0.0)
     shown = _evenly(max(len(before), len(after)), _MAX_BARS)
-    words = f"Singular values before: {_range(before)}"
-    if module.after:
-        words += f"; after: {_range(after)}"
+    words = f"Singular values {names[0]}: {_range(before)}"
+    if second is not None:
+        words += f"; {names[1]}: {_range(after)}"
     return Bars(_bars(before, shown, top, 0.88), _bars(after, shown, top, 0.36), words)
 
 

@@ -42,7 +42,7 @@ def report_html(report: Report) -> str:
     """The whole page. It needs no other file and holds the numbers of the report's tables in short; the same
     report gives the same text."""
     sure = how_sure(report.placebo, report.evaluation)
-    return _environment().get_template("report.html.j2").render(
+    return page_environment().get_template("report.html.j2").render(
         report=report,
         asked=_ASKED[report.threat],
         told=[sentence for sentence in report.summary if sentence not in sure],
@@ -57,7 +57,8 @@ def report_html(report: Report) -> str:
     )  # fmt: skip
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates and filters of the pages: everything is escaped, and nothing undefined is passed over."""
     environment = Environment(
         loader=PackageLoader("loramend.report"),
         autoescape=True,
