@@ -8,16 +8,28 @@ from loramend.adapter.write import write_adapter
 from loramend.contracts.report import Report
 from loramend.report.card import model_card
 from loramend.report.html import report_html
+from loramend.report.sarif import report_sarif
 
 ORIGINAL = "original"
 REPORT = "report.json"
 REPORT_HTML = "report.html"
+REPORT_SARIF = "report.sarif"
+
+
+def report_text(report: Report, name: str) -> str:
+    """The report in the form that a file's name asks for: a page for .html, SARIF for .sarif, else JSON."""
+    match Path(name).suffix.lower():
+        case ".html":
+            return report_html(report)
+        case ".sarif":
+            return report_sarif(report)
+    return report.model_dump_json(indent=2) + "\n"
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write `report.json` and `report.html` into `folder`."""
-    (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (folder / REPORT_HTML).write_text(report_html(report), encoding="utf-8")
+    """Write `report.json`, `report.html` and `report.sarif` into `folder`."""
+    for name in (REPORT, REPORT_HTML, REPORT_SARIF):
+        (folder / name).write_text(report_text(report, name), encoding="utf-8")
 
 
 def write_result(adapter: Adapter, report: Report, original: Path, out: Path) -> Report:

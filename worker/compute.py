@@ -11,7 +11,7 @@ from loramend.contracts.job import JobResult, Progress
 from loramend.reference.models import References
 from loramend.reference.open import open_references
 from loramend.repair import inspect, repair
-from loramend.result import REPORT, REPORT_HTML, write_report, write_result
+from loramend.result import REPORT, REPORT_HTML, REPORT_SARIF, write_report, write_result
 from service.jobs.intake import store_files
 from service.jobs.records import Queue
 from worker.checkpoints import StoredCheckpoints
@@ -56,9 +56,9 @@ def _inspect(work: Work, adapter: Adapter, references: References) -> JobResult:
         source=work.record.source_resolved,
     )
     write_report(report, work.folder)
-    files = {name: work.folder / name for name in (REPORT, REPORT_HTML)}
+    files = {name: work.folder / name for name in (REPORT, REPORT_HTML, REPORT_SARIF)}
     stored = store_files(files, job_id=work.record.id, storage=work.tools.storage, store=work.tools.store)
-    work.update(report=stored[REPORT], report_html=stored[REPORT_HTML])
+    work.update(report=stored[REPORT], report_html=stored[REPORT_HTML], report_sarif=stored[REPORT_SARIF])
     return result_of(work.record)
 
 
@@ -97,6 +97,7 @@ def _repair(work: Work, adapter: Adapter, references: References, source: Path) 
         archive=packed,
         report=stored[REPORT],
         report_html=stored[REPORT_HTML],
+        report_sarif=stored[REPORT_SARIF],
         checkpoints={},
     )
 

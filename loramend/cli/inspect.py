@@ -4,6 +4,7 @@ import typer
 
 from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
+from loramend.cli.output import check_writable, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -12,19 +13,23 @@ def inspect(
     adapter: options.Adapter,
     base: options.Base = None,
     aligned: options.Aligned = None,
+    report: options.Report = None,
     json: options.Json = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     cache: options.Cache = options.DEFAULT_CACHE,
 ) -> None:
     """Measure an adapter: its spectrum, and how it lies to its base and aligned model."""
+    if report is not None:
+        check_writable(report, "--report")
     with interrupts_held():
         from loramend import repair as pipeline
         from loramend.cli.tables import print_report
         from loramend.cli.work import prepared
+        from loramend.result import report_text
 
     with prepared(adapter, base, aligned, device=device, cache=cache) as work:
-        report = pipeline.inspect(
+        told = pipeline.inspect(
             work.adapter,
             work.references,
             seed=seed,
@@ -32,7 +37,9 @@ def inspect(
             on_progress=work.on_progress,
             source=work.source,
         )
+    if report is not None:
+        write_text(report, report_text(told, report.name))
     if json:
-        typer.echo(report.model_dump_json(indent=2))
+        typer.echo(told.model_dump_json(indent=2))
     else:
-        print_report(report)
+        print_report(told)

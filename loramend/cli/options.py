@@ -57,6 +57,14 @@ Device = Annotated[
 Cache = Annotated[
     Path, typer.Option(metavar="DIR", help="Where subspaces of model pairs are kept for the next adapter.")
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the report here too: as a page where FILE ends in .html, as SARIF in .sarif, otherwise "
+        "as JSON.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print each event as a line of JSON, and nothing else.")

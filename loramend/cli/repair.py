@@ -41,13 +41,7 @@ def repair(
             rich_help_panel=options.TEXT,
         ),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the report here too: as a page where FILE ends in .html, otherwise as JSON.",
-        ),
-    ] = None,
+    report: options.Report = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR, if a repair made it.")] = False,
     json: options.Json = False,
     seed: options.Seed = 0,
@@ -58,8 +52,8 @@ def repair(
 
     Where a step needs the base model and --base is left out, the one that the adapter's config names is
     taken. With --clean or --unlabelled and no --step, the default is to learn from that text. DIR gets the
-    repaired adapter, report.json and report.html, a model card, and the adapter as it came in DIR/original.
-    It appears whole or not at all.
+    repaired adapter, its report as .json, .html and .sarif, a model card, and the adapter as it came in
+    DIR/original. It appears whole or not at all.
     """
     from loramend.cli.data import parse_fields, read_corpus
     from loramend.cli.evaluation import check_texts, check_together, evaluation_spec, parse_trigger
@@ -79,7 +73,7 @@ def repair(
             from loramend import repair as pipeline
             from loramend.cli.tables import print_report
             from loramend.cli.work import prepared
-            from loramend.result import REPORT, REPORT_HTML, write_result
+            from loramend.result import report_text, write_result
             from loramend.training.checkpoint import FolderCheckpoints
 
         corpus = read_corpus(
@@ -130,8 +124,7 @@ def repair(
             )
             told = write_result(repaired, told, work.folder, folder)
         if report is not None:
-            form = REPORT_HTML if report.suffix.lower() == ".html" else REPORT
-            write_text(report, (folder / form).read_text(encoding="utf-8"))
+            write_text(report, report_text(told, report.name))
     if json:
         typer.echo(told.model_dump_json(indent=2))
         return

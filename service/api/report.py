@@ -22,6 +22,7 @@ router = APIRouter(tags=["results"])
 ARCHIVE_TYPE = "application/gzip"
 JSON_TYPE = "application/json"
 HTML_TYPE = "text/html"
+SARIF_TYPE = "application/sarif+json"
 # The page repeats what an adapter's author wrote. It is escaped; were it not, this leaves it nothing to do.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
@@ -69,7 +70,8 @@ def _finished(record: JobRecord, ref: BlobRef | None, what: str) -> BlobRef:
     summary="The report",
     responses={
         200: {
-            "description": "The report: JSON, or one self-contained page for whoever prefers text/html",
+            "description": "The report: JSON, one self-contained page for whoever prefers text/html, or "
+            "SARIF 2.1.0",
             "headers": {
                 "ETag": header("The sha256, quoted."),
                 "Vary": header("Accept"),
@@ -78,6 +80,7 @@ def _finished(record: JobRecord, ref: BlobRef | None, what: str) -> BlobRef:
             "content": {
                 JSON_TYPE: {"schema": ref(Report)},
                 HTML_TYPE: {"schema": {"type": "string"}},
+                SARIF_TYPE: {"schema": {"type": "object"}},
             },
         },
         304: {"description": "Unchanged since the ETag in If-None-Match"},
@@ -94,11 +97,11 @@ def get_report(
     accept: Annotated[str | None, Header(alias="Accept")] = None,
 ) -> Response:
     """What was measured and what each step did."""
-    media = choose(accept, [JSON_TYPE, HTML_TYPE])
+    media = choose(accept, [JSON_TYPE, HTML_TYPE, SARIF_TYPE])
     record = services.job(job_id, caller)
-    html = media == HTML_TYPE
-    blob = _finished(record, record.report_html if html else record.report, "report")
-    headers = {"Vary": "Accept"} | ({"Content-Security-Policy": _POLICY} if html else {})
+    forms = {JSON_TYPE: record.report, HTML_TYPE: record.report_html, SARIF_TYPE: record.report_sarif}
+    blob = _finished(record, forms[media], f"report as {media}")
+    headers = {"Vary": "Accept"} | ({"Content-Security-Policy": _POLICY} if media == HTML_TYPE else {})
     return blob_response(
         request, services.storage, blob, etag=f'"{blob.sha256}"', media_type=media, headers=headers
     )

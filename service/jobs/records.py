@@ -67,6 +67,7 @@ class JobRecord(Job):
     archive: BlobRef | None = None
     report: BlobRef | None = Field(default=None, description="As JSON.")
     report_html: BlobRef | None = Field(default=None, description="The same report as a page.")
+    report_sarif: BlobRef | None = Field(default=None, description="The same report as SARIF 2.1.0.")
     references: dict[Literal["base", "aligned"], FetchedModel] = Field(default_factory=dict)
     source_resolved: dict[str, str] = Field(
         default_factory=dict, description="Hub ID, resolved commit or upload digest, for the report."
@@ -96,7 +97,7 @@ class JobRecord(Job):
 
     def blobs(self) -> dict[str, BlobRef]:
         """Every blob this record refers to, by digest."""
-        results = [self.archive, self.report, self.report_html]
+        results = [self.archive, self.report, self.report_html, self.report_sarif]
         held = (self.input, self.output, self.data_files, self.checkpoints)
         refs = [*results, *(ref for files in held for ref in files.values())]
         return {ref.sha256: ref for ref in refs if ref is not None}

@@ -294,9 +294,16 @@ class JobStore:
         archive: BlobRef | None = None,
         report: BlobRef | None = None,
         report_html: BlobRef | None = None,
+        report_sarif: BlobRef | None = None,
     ) -> JobRecord:
         """End the job. Fields left None keep what the record has. Raises LeaseLost."""
-        files = {"output": output, "archive": archive, "report": report, "report_html": report_html}
+        files = {
+            "output": output,
+            "archive": archive,
+            "report": report,
+            "report_html": report_html,
+            "report_sarif": report_sarif,
+        }
         given = {"result": result, "error": error, **files}
         fields = {name: value for name, value in given.items() if value is not None}
 

@@ -126,6 +126,8 @@ def test_repair_writes_adapter_report_card_and_original(
     assert told.read_text() == (out / "report.json").read_text()
     assert [step.type for step in report.steps] == ["csu"], "the default where both models are given"
     assert report.provenance.seed == 7
+    told = loramend("repair", adapter, "--out", tmp_path / "again", *given, "--json")
+    assert Report.model_validate_json(told[1]).modules == report.modules
     for module in report.modules:
         assert module.after is not None
         assert f"{module.before.norm:.3g} → {module.after.norm:.3g}" in said
@@ -138,12 +140,23 @@ def test_repair_writes_adapter_report_card_and_original(
     assert original.keys() == load_file(adapter / "adapter_model.safetensors").keys()
 
 
-@pytest.mark.parametrize(("name", "form"), [("told.html", "html"), ("TOLD.HTML", "html"), ("told", "json")])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("told.html", "html"), ("TOLD.HTML", "html"), ("told.sarif", "sarif"), ("told", "json")],
+)
 def test_the_reports_name_says_its_form(adapter: Path, tmp_path: Path, name: str, form: str) -> None:
     out = tmp_path / "out"
     assert loramend("repair", adapter, "--out", out, "--step", "shrink", "--report", tmp_path / name)[0] == 0
     assert (tmp_path / name).read_text() == (out / f"report.{form}").read_text()
     assert (out / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_an_inspections_report_is_written_too(adapter: Path, tmp_path: Path) -> None:
+    for name, beginning in (("a.html", "<!doctype html>"), ("a.sarif", "{"), ("a.json", "{")):
+        assert loramend("inspect", adapter, "--report", tmp_path / name)[0] == 0
+        assert (tmp_path / name).read_text().startswith(beginning)
+    assert Report.model_validate_json((tmp_path / "a.json").read_text()).kind == "inspect"
+    assert "--report" in refused("inspect", adapter, "--report", tmp_path)
 
 
 def test_steps_are_taken_in_order(adapter: Path, tmp_path: Path) -> None:

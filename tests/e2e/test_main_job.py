@@ -126,7 +126,7 @@ def test_an_archive_with_a_folder_at_its_top(server: Served, trio: Trio) -> None
     files = httpx.get(f"{server.url}/api/models/repaired/{job['id']}/tree/main?recursive=true").json()
     paths = {file["path"] for file in files if file["type"] == "file"}
     assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= paths
-    assert {"report.json", "report.html"} <= paths
+    assert {"report.json", "report.html", "report.sarif"} <= paths
     assert "original/adapter_model.safetensors" in paths
 
 

@@ -93,6 +93,7 @@ def test_an_adapter_is_repaired(bench: Bench, adapter: Path, tmp_path: Path) -> 
     assert [step.type for step in report.steps] == ["shrink"]
     assert ended.report == ended.output["report.json"]
     assert ended.report_html == ended.output["report.html"]
+    assert ended.report_sarif == ended.output["report.sarif"]
     assert report.summary[0] in (out / "report.html").read_text(encoding="utf-8")
     assert ended.result.report_digest == ended.report.sha256
     assert (out / "README.md").read_text().startswith("---\n")
@@ -116,6 +117,7 @@ def test_an_adapter_is_inspected(bench: Bench, adapter: Path) -> None:
     report = Report.model_validate_json(b"".join(bench.storage.open(ended.report)))
     assert (report.kind, len(report.modules)) == ("inspect", 2)
     assert ended.report_html is not None
+    assert ended.report_sarif is not None
     assert report.summary[0] in b"".join(bench.storage.open(ended.report_html)).decode()
     assert ended.result is not None
     assert ended.result.model_dump(exclude_none=True) == {"report_digest": ended.report.sha256}

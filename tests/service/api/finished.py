@@ -12,6 +12,7 @@ from tests.service.jobs.jobs import new_record
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 PAGE = "<!doctype html><title>‖ΔW‖</title>".encode()
+SARIF = b'{"version":"2.1.0"}'
 
 
 def queued(services: Services, **fields: Any) -> JobRecord:
@@ -37,7 +38,7 @@ def repaired(services: Services, files: dict[str, bytes] | None = None, **fields
     record = queued(services, **fields)
     lease = begun(services, record)
     archive, report = put(services, tar_gz(files)), put(services, b'{"schema_version":"1.0"}')
-    page = put(services, PAGE)
+    page, sarif = put(services, PAGE), put(services, SARIF)
     return services.store.finish(
         lease,
         "succeeded",
@@ -51,6 +52,7 @@ def repaired(services: Services, files: dict[str, bytes] | None = None, **fields
         archive=archive,
         report=report,
         report_html=page,
+        report_sarif=sarif,
     )
 
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from service.api.state import Services
 from tests.service.api.adapters import folder, tar_gz
 from tests.service.api.answers import problem
-from tests.service.api.finished import PAGE, begun, ended, queued, repaired
+from tests.service.api.finished import PAGE, SARIF, begun, ended, queued, repaired
 
 
 def test_the_report(client: TestClient, services: Services) -> None:
@@ -55,14 +55,21 @@ def test_the_report_as_a_page(client: TestClient, services: Services, accept: st
     assert json_form.status_code == 200, "the page's tag is not the JSON's"
 
 
+def test_the_report_as_sarif(client: TestClient, services: Services) -> None:
+    record = repaired(services)
+    answer = client.get(f"/jobs/{record.id}/report", headers={"Accept": "application/sarif+json"})
+    assert (answer.status_code, answer.content) == (200, SARIF)
+    assert answer.headers["content-type"] == "application/sarif+json"
+    assert answer.headers["vary"] == "Accept"
+    assert hashlib.sha256(SARIF).hexdigest() in record.blobs()
+
+
 def test_a_page_that_is_not_there_yet_is_a_problem(client: TestClient, services: Services) -> None:
     answer = client.get(f"/jobs/{queued(services).id}/report", headers={"Accept": "text/html"})
     problem(answer, 409, "job_not_finished")
 
 
-@pytest.mark.parametrize(
-    "accept", ["image/png", "application/sarif+json", "application/json;q=0", "text/html;q=0"]
-)
+@pytest.mark.parametrize("accept", ["image/png", "application/xml", "application/json;q=0", "text/html;q=0"])
 def test_other_representations_of_the_report_are_not_served(
     client: TestClient, services: Services, accept: str
 ) -> None:
