@@ -2,20 +2,22 @@
 
 import json
 import re
+from typing import Any
 
 from loramend.contracts.evidence import Evaluation
-from loramend.contracts.names import REPO_ID
+from loramend.contracts.names import NAME, REPO_ID
 from loramend.contracts.report import Report
 from loramend.evaluation.words import percent
+
+# A dataset of the Hub as data is named: ID@commit/file
+_DATASET = re.compile(rf"({NAME}/{NAME})@[0-9a-f]{{40}}/")
 
 
 def model_card(report: Report) -> str:
     """README.md of the repaired adapter, in the Hub's format (YAML front matter, then Markdown)."""
     lines = ["---"]
-    base = report.adapter.base_model
-    if base and re.fullmatch(REPO_ID, base):
-        lines.append(f"base_model: {json.dumps(base)}")
-    lines += ["library_name: peft", "tags:", "- lora", "- loramend", "---", ""]
+    lines += [f"{key}: {json.dumps(value)}" for key, value in _metadata(report).items()]
+    lines += ["---", ""]
     lines += ["# Repaired LoRA adapter", ""]
     lines += [f"{sentence}\n" for sentence in report.summary]
     lines += ["## What was done", ""]
@@ -49,6 +51,31 @@ def model_card(report: Report) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _metadata(report: Report) -> dict[str, Any]:
+    """The front matter: what the Hub reads, and under `loramend` where the adapter comes from. It is written
+    as JSON, which is YAML: no name breaks out of its value."""
+    known: dict[str, Any] = {}
+    base = report.adapter.base_model
+    if base and re.fullmatch(REPO_ID, base):
+        known |= {"base_model": base, "base_model_relation": "adapter"}
+    library = {"peft": "peft"}.get(report.adapter.format, "diffusers")
+    known |= {"library_name": library, "tags": ["lora", "loramend"]}
+    datasets = {found[1] for read in report.data if (found := _DATASET.match(read.name))}
+    if datasets:
+        known["datasets"] = sorted(datasets)
+    known["loramend"] = {
+        "version": report.provenance.loramend,
+        "repaired_at": f"{report.provenance.started_at:%Y-%m-%dT%H:%M:%SZ}",
+        "threat": report.threat,
+        "source": dict(sorted(report.provenance.source.items())),
+        "read": {file.path: file.sha256 for file in report.adapter.files},
+        "wrote": {file.path: file.sha256 for file in report.output},
+        "steps": [step.type for step in report.steps],
+        "seed": report.provenance.seed,
+    }
+    return known
 
 
 def _behaviour(evaluation: Evaluation) -> list[str]:
