@@ -6,6 +6,7 @@ from pathlib import Path
 from loramend.adapter.model import Adapter
 from loramend.adapter.write import write_adapter
 from loramend.contracts.report import Report
+from loramend.report.bom import report_bom
 from loramend.report.card import model_card
 from loramend.report.html import report_html
 from loramend.report.sarif import report_sarif
@@ -14,6 +15,7 @@ ORIGINAL = "original"
 REPORT = "report.json"
 REPORT_HTML = "report.html"
 REPORT_SARIF = "report.sarif"
+BOM = "bom.cdx.json"
 
 
 def report_text(report: Report, name: str) -> str:
@@ -33,7 +35,8 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def write_result(adapter: Adapter, report: Report, original: Path, out: Path) -> Report:
-    """Write the repaired adapter, its report, `README.md` and `original/` (the files read) into `out`.
+    """Write the repaired adapter, its report, its bill of materials, `README.md` and `original/` (the files
+    read) into `out`.
 
     Returns the report with the digests of the repaired adapter's files filled in, as it was written.
     """
@@ -41,6 +44,7 @@ def write_result(adapter: Adapter, report: Report, original: Path, out: Path) ->
     files = write_adapter(adapter, out)
     report = report.model_copy(update={"output": files})
     write_report(report, out)
+    (out / BOM).write_text(report_bom(report), encoding="utf-8")
     (out / "README.md").write_text(model_card(report), encoding="utf-8")
     for path, _, _ in adapter.files:
         kept = out / ORIGINAL / path

@@ -46,8 +46,8 @@ def model_card(report: Report) -> str:
         f"- loramend {report.provenance.loramend}, seed {report.provenance.seed}, "
         f"{report.provenance.started_at:%Y-%m-%d}",
         "",
-        "`report.json` beside this file has every number, `report.html` shows them; `original/` has "
-        "the adapter as it came.",
+        "`report.json` beside this file has every number, `report.html` shows them; `bom.cdx.json` is the "
+        "bill of materials; `original/` has the adapter as it came.",
         "",
     ]
     return "\n".join(lines)
