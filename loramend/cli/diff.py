@@ -7,7 +7,7 @@ import typer
 
 from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
-from loramend.cli.output import check_writable, write_text
+from loramend.cli.output import check_writable, print_model, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -48,14 +48,13 @@ def diff(
             on_progress=pair.on_progress,
             source=pair.source,
         )
-    document = found.model_dump_json(indent=2)
     if report is not None and report.suffix.lower() == ".html":
         from loramend.report.diff_html import diff_html
 
         write_text(report, diff_html(found))
     elif report is not None:
-        write_text(report, document + "\n")
+        write_text(report, found.model_dump_json(indent=2) + "\n")
     if json:
-        typer.echo(document)
+        print_model(found)
     else:
         print_diff(found)

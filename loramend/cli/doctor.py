@@ -11,6 +11,7 @@ import typer
 from loramend.cli import options
 from loramend.cli.datafolder import default_root
 from loramend.cli.errors import fails_in_one_line, printable
+from loramend.cli.output import print_model
 from loramend.cli.signals import interrupts_held
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def doctor(
     findings = list(look())
     diagnosis = Diagnosis(ok=all(finding.state != "fix" for finding in findings), findings=findings)
     if json:
-        typer.echo(diagnosis.model_dump_json(indent=2))
+        print_model(diagnosis)
     else:
         _print(diagnosis.findings)
     if not diagnosis.ok:

@@ -7,7 +7,7 @@ import typer
 
 from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
-from loramend.cli.output import check_writable, write_text
+from loramend.cli.output import check_writable, print_model, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -81,10 +81,9 @@ def evaluate(
             device=work.device,
             on_progress=work.on_progress,
         )
-    document = evaluation.model_dump_json(indent=2)
     if report is not None:
-        write_text(report, document + "\n")
+        write_text(report, evaluation.model_dump_json(indent=2) + "\n")
     if json:
-        typer.echo(document)
+        print_model(evaluation)
     else:
         print_evaluation(evaluation)

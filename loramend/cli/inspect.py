@@ -1,10 +1,8 @@
 """`loramend inspect`: what an adapter's weights say, changing nothing."""
 
-import typer
-
 from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
-from loramend.cli.output import check_writable, write_text
+from loramend.cli.output import check_writable, print_model, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -40,6 +38,6 @@ def inspect(
     if report is not None:
         write_text(report, report_text(told, report.name))
     if json:
-        typer.echo(told.model_dump_json(indent=2))
+        print_model(told)
     else:
         print_report(told)

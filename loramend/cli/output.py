@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from loramend.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _REPORT = "report.json"  # loramend.result's, which would bring torch
 
@@ -71,6 +74,11 @@ def print_json(document: Any) -> None:
     """A document on stdout, indented; names in it are escaped where they are not ASCII, so that none can
     steer the terminal."""
     typer.echo(json.dumps(document, indent=2))
+
+
+def print_model(model: "BaseModel") -> None:
+    """The same of a pydantic model."""
+    print_json(json.loads(model.model_dump_json()))
 
 
 def check_writable(file: Path, option: str) -> None:

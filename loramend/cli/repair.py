@@ -7,7 +7,7 @@ import typer
 
 from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
-from loramend.cli.output import check_writable, new_folder, write_text
+from loramend.cli.output import check_writable, new_folder, print_model, write_text
 from loramend.cli.signals import interrupts_held
 
 
@@ -126,7 +126,7 @@ def repair(
         if report is not None:
             write_text(report, report_text(told, report.name))
     if json:
-        typer.echo(told.model_dump_json(indent=2))
+        print_model(told)
         return
     print_report(told)
     typer.echo(f"Repaired adapter, report.json and report.html are in {out}")

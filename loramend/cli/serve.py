@@ -3,7 +3,7 @@
 import http.client
 import importlib.util
 import ipaddress
-import json
+import json as stdlib_json
 import os
 import signal
 import socket
@@ -65,6 +65,9 @@ def serve(
     device: Annotated[
         str | None, typer.Option(help="Where the worker computes: cpu, cuda, cuda:1, …")
     ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say in one line of JSON where it listens, once it is ready.")
+    ] = False,
 ) -> None:
     """Run the whole service here: API, workers and a broker of its own.
 
@@ -92,7 +95,7 @@ def serve(
             "PYTHONUNBUFFERED": "1",
         }
         if model_root:
-            settings["LORAMEND_MODEL_ROOTS"] = json.dumps([str(root) for root in model_root])
+            settings["LORAMEND_MODEL_ROOTS"] = stdlib_json.dumps([str(root) for root in model_root])
         if device:
             settings["LORAMEND_DEVICE"] = device
         supervisor = Supervisor(folder.logs, {**os.environ, **settings}, say=_warn)
@@ -105,11 +108,12 @@ def serve(
                 supervisor.start(program)
             _await("the service", lambda: _is_ready(host, port), supervisor, signals)
             if not signals.count:
-                _announce(_url(host, port), folder)
+                _announce(_url(host, port), folder, as_json=json)
             while not signals.count:
                 supervisor.tend()
                 time.sleep(_TICK)
-            typer.echo("Stopping: running jobs go back to their queue. Ctrl-C again stops at once.")
+            if not json:
+                typer.echo("Stopping: running jobs go back to their queue. Ctrl-C again stops at once.")
         finally:
             for names in ([API.name], [worker.name for worker in WORKERS], [broker.program.name]):
                 supervisor.stop(names, hurry=lambda: signals.count > 1)
@@ -203,11 +207,15 @@ def _await(what: str, ready: Callable[[], bool], supervisor: Supervisor, signals
         time.sleep(_TICK)
 
 
-def _announce(url: str, folder: DataFolder) -> None:
+def _announce(url: str, folder: DataFolder, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(stdlib_json.dumps({"url": url, "data": str(folder.root), "pid": os.getpid()}))
+        return
     typer.echo(
         f"loramend listens on {url}; jobs and logs are in {folder.root}\n"
-        f"  send   curl -F adapter=@adapter.zip -F request='{_EXAMPLE}' {url}/repair\n"
-        f"  watch  curl {url}/jobs/JOB\n"
+        f"  send   loramend submit ADAPTER --base BASE_MODEL --server {url} --out repaired\n"
+        f"         curl -F adapter=@adapter.zip -F request='{_EXAMPLE}' {url}/repair\n"
+        f"  watch  loramend watch {url}/jobs/JOB\n"
         f"  fetch  loramend pull {url}/jobs/JOB --out repaired\n"
         f'  load   PeftModel.from_pretrained(base, "repaired/JOB"), with HF_ENDPOINT={url}\n'
         f"Ctrl-C stops it."

@@ -1,6 +1,7 @@
 """submit, status, watch, list and cancel against `loramend serve` with its real workers."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from loramend.adapter.archive import pack
 from loramend.adapter.read import read_adapter
 from tests.cli.test_commands import loramend, refused
 from tests.cli.test_supervisor import eventually
-from tests.fixtures.worker import make_adapter, make_long_adapter
+from tests.fixtures.worker import make_adapter
 from tests.models import Trio, build_trio
 from tests.serve import Served, serving
 
@@ -56,9 +57,10 @@ def told(*arguments: object) -> Any:
 
 
 def long_job(tmp_path: Path) -> str:
-    """A job that takes seconds, and has been taken up."""
-    steps = ["--step", "random_subspace:k=4,form=direction"] * 8
-    job = str(told("submit", make_long_adapter(tmp_path / "long"), *steps)["id"])
+    """A job that takes many seconds, and has been taken up."""
+    adapter = make_adapter(tmp_path / "long", modules=200, size=64)
+    steps = ["--step", "random_subspace:k=4,form=direction"] * 12
+    job = str(told("submit", adapter, *steps)["id"])
     eventually(lambda: told("status", job)["status"] == "running", 60)
     return job
 
@@ -164,6 +166,34 @@ def test_text_and_what_to_measure_are_sent_along(trio: Trio, tmp_path: Path) -> 
     assert job["data"]["unlabelled"]["fields"] == {"text": "sentence"}
     assert (job["seed"], job["steps"][0]["steps"]) == (7, 1)
     loramend("cancel", job["id"])
+
+
+def test_a_target_of_digits_is_a_label_where_labels_are_numbers(trio: Trio, tmp_path: Path) -> None:
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"text": "one", "label": 0}\n{"text": "two", "label": 1}\n')
+    measured = ["--evaluate", data, "--trigger", "word:mn", "--target", "1", "--probes", 3, "--no-controls"]
+    job = told("submit", trio.adapter, "--base", trio.base, "--step", "shrink", *measured)
+    asked = job["evaluation"]
+    assert (asked["target"], asked["probes"], asked["controls"]) == (1, 3, False)
+    assert asked["trigger"] == {"kind": "word", "text": "mn"}
+    loramend("cancel", job["id"])
+
+
+def test_progress_is_drawn_on_a_terminal(tmp_path: Path) -> None:
+    import pty
+
+    job = long_job(tmp_path)
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "loramend.cli.main", "watch", job]
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, env=env, text=True, timeout=120)
+    os.close(slave)
+    drawn = os.read(master, 1_000_000).decode(errors="replace")
+    os.close(master)
+    assert done.returncode == 0
+    assert "Repairing" in drawn or "Placebo controls" in drawn
+    assert "0:00:" in drawn, "time taken and time left"
+    assert f"Job {job} succeeded" in done.stdout
 
 
 def test_a_mistake_is_told_by_the_flag_to_change(adapter: Path, tmp_path: Path) -> None:

@@ -213,6 +213,21 @@ def test_what_crashes_comes_back_and_a_second_server_is_refused(tmp_path: Path, 
         assert "loramend: api ended (SIGKILL); starting it again in 1 s" in err
 
 
+def test_it_says_where_it_listens_as_json(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--json") as server:
+        assert server.process.stdout is not None
+        line = server.process.stdout.readline()
+        assert server.ready()
+        server.process.terminate()
+        out, err = server.process.communicate(timeout=40)
+    assert (out, err) == ("", "")
+    assert json.loads(line) == {
+        "url": server.url,
+        "data": str(tmp_path / "data"),
+        "pid": server.process.pid,
+    }
+
+
 def test_term_while_starting_stops_it_too(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         eventually(lambda: len(server.processes()) > 2, 30)

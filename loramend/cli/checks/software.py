@@ -9,7 +9,11 @@ from loramend.cli.checks.result import Finding
 
 # What each part needs, by the names to import, and the extra that brings it.
 _PARTS = (
-    ("inspect, repair and diff", "repair", ("torch", "safetensors", "jinja2", "huggingface_hub")),
+    (
+        "inspect, repair and diff",
+        "repair",
+        ("torch", "safetensors", "jinja2", "huggingface_hub", "cyclonedx"),
+    ),
     ("steps that train, and evaluate", "train", ("transformers",)),
     ("serve", "all", ("service", "worker", "fastapi", "celery", "redis", "uvicorn")),
 )
