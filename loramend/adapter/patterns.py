@@ -4,6 +4,7 @@ PEFT takes the first key for which `re.match(rf"(.*\\.)?({key})$", name)` holds 
 peft.utils.other).
 """
 
+import math
 import re
 import time
 import warnings
@@ -17,13 +18,16 @@ from loramend.contracts.errors import AdapterError
 
 _SPECIAL = frozenset(".^$*+?{}[]|()")
 _BRANCHES = re.compile(r"[*+?{|]")
+_COUNTS = re.compile(r"\{([0-9]{1,20})")
+_SPACE = re.compile(r"\s")
+_MAX_EXPANDED = 20_000
 
 
 class Patterns:
     """Keys in file order; `where` is the pattern's place in the config.
 
-    Raises AdapterError `limit_exceeded` for a key that is too long or takes too long, `config_invalid` for
-    one that is no regular expression.
+    Raises AdapterError `limit_exceeded` for a key that is too long, repeats too much or takes too long,
+    `config_invalid` for one that is no regular expression.
     """
 
     def __init__(self, keys: Iterable[str], limits: Limits, where: str) -> None:
@@ -72,6 +76,10 @@ class Patterns:
         return None if exact is None else self._keys[exact]
 
     def _compile(self, key: str) -> "re.Pattern[str] | regex.Pattern[str]":
+        # `regex` writes counted repetitions out: (?:(?:a{1000}){1000}){1000} would take all memory there is.
+        counts = [int(count) for count in _COUNTS.findall(_SPACE.sub("", key))]
+        if len(key) * math.prod(max(1, count) for count in counts) > _MAX_EXPANDED:
+            raise self._too_much(f"{quote(key)} repeats too much; write its keys as plain module names")
         expression = rf"(.*\.)?({key})$"
         try:
             with warnings.catch_warnings():
