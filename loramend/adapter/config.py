@@ -14,9 +14,13 @@ from loramend.contracts.errors import AdapterError
 
 CONFIG_FILE = "adapter_config.json"
 
-Rank = Annotated[int, Field(ge=1)]
+# Far above any adapter's, and far below what recursive writers of JSON bear.
+_MAX_DEPTH = 64
+MAX_ALPHA = 1e9
+
+Rank = Annotated[int, Field(ge=1, lt=2**31)]
 Flag = Annotated[bool, BeforeValidator(lambda value: False if value is None else value)]
-Alpha = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Alpha = Annotated[float, Field(ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False)]
 
 
 class _DuplicateKeyError(ValueError):
@@ -40,8 +44,8 @@ def read_config(path: Path, limits: Limits) -> dict[str, Any]:
 
 
 def parse_config(text: str, where: str) -> dict[str, Any]:
-    """A JSON object without duplicate keys, NaN, infinity or lone surrogates. Raises AdapterError
-    `config_invalid`."""
+    """A JSON object of some depth, without duplicate keys, NaN, infinity or lone surrogates. Raises
+    AdapterError `config_invalid`."""
     try:
         config = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except _DuplicateKeyError as error:
@@ -56,12 +60,28 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
         raise _invalid(quote(str(error)), where) from None
     if not isinstance(config, dict):
         raise _invalid("it must be a JSON object", where)
+    if _depth_exceeds(config, _MAX_DEPTH):
+        raise _invalid("it is nested too deeply", where)
     try:
         json.dumps(config, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         # JSON can escape what no UTF-8 file, and so no report, can hold.
         raise _invalid("a string holds half of a surrogate pair", where) from None
     return config
+
+
+def _depth_exceeds(value: dict[str, Any], most: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(most):
+        if not level:
+            return False
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ s = alpha/r with the module's alpha, 1 where it has none.
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from loramend.adapter.capability import check_keys, foreign_tensor, is_foreign
@@ -69,13 +70,14 @@ def diffusion_layout(header: Header, limits: Limits, file: str) -> Layout:
         )
     form = formats.pop()
     settings = read_metadata(header.metadata, limits, file) if form == "diffusers" else {}
+    tables = _tables(settings, {component(stem) for stem in pairs}, limits, f"{file}#{METADATA_KEY}")
     factors = {key for pair in pairs.values() for key in (pair.a_key, pair.b_key, pair.bias_key) if key}
     alphas = {pair.alpha_key for pair in pairs.values() if pair.alpha_key}
     check_dtypes({key: header.tensors[key] for key in (*factors, *passthrough)}, factors, file)
     for alpha in alphas:
         _check_alpha(alpha, header.tensors[alpha], file)
     modules = tuple(
-        _module(stem, pair, styles[stem], header, settings, limits, file) for stem, pair in pairs.items()
+        _module(stem, pair, styles[stem], header, tables, limits, file) for stem, pair in pairs.items()
     )
     check_names(modules, limits, file)
     if form == "diffusers":
@@ -158,7 +160,7 @@ def _module(
     pair: Pair,
     style: Style,
     header: Header,
-    settings: Mapping[str, dict[str, Any]],
+    tables: Mapping[str, RankTable],
     limits: Limits,
     file: str,
 ) -> ModuleLayout:
@@ -185,7 +187,7 @@ def _module(
         b.shape,
         rank,
         f"{path}.weight",
-        None if pair.alpha_key else _scale(stem, rank, settings, limits, file),
+        None if pair.alpha_key else _scale(stem, rank, tables, file),
         split="none" if groups == 1 else "groups",
         count=groups,
         alpha_key=pair.alpha_key,
@@ -204,13 +206,21 @@ def _base_path(stem: str, style: Style) -> str:
     return path
 
 
-def _scale(stem: str, rank: int, settings: Mapping[str, dict[str, Any]], limits: Limits, file: str) -> float:
+def _tables(
+    settings: Mapping[str, dict[str, Any]], components: set[str], limits: Limits, place: str
+) -> dict[str, RankTable]:
+    """Ranks and alphas by component, one table for all its modules; they share the patterns' time."""
+    owners = settings.keys() & (components | {""})
+    share = replace(limits, pattern_seconds=limits.pattern_seconds / max(1, len(owners)))
+    return {owner: RankTable(parse_settings(settings[owner], place), share, place) for owner in owners}
+
+
+def _scale(stem: str, rank: int, tables: Mapping[str, RankTable], file: str) -> float:
     """s of a module without an alpha tensor."""
-    owner = component(stem) if component(stem) in settings else ""
-    if owner not in settings:
+    owner = component(stem) if component(stem) in tables else ""
+    if owner not in tables:
         return 1.0
-    place = f"{file}#{METADATA_KEY}"
-    table = RankTable(parse_settings(settings[owner], place), limits, place)
+    table = tables[owner]
     name = stem.removeprefix(f"{owner}.") if owner else stem
     if table.rank(name) != rank:
         raise AdapterError(

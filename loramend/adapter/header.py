@@ -5,6 +5,7 @@ map a tensor's name to its dtype, shape and [begin, end) in the rest of the file
 holes or overlaps.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -128,6 +129,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(raw: bytes, data_bytes: int, limits: Limits, where: str) -> Header:
     if not raw.startswith(b"{"):
         raise _invalid("its header does not begin with '{'", where)
+    # An entry has a brace and two brackets; millions of empty ones would take 20 times the header's memory.
+    if raw.count(b"{") + raw.count(b"[") > 4 * limits.max_tensors + 1000:
+        raise AdapterError(
+            "limit_exceeded",
+            f"The safetensors header holds more objects than {limits.max_tensors} tensors have.",
+            where=where,
+        )
     try:
         entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except _DuplicateKeyError:
@@ -139,6 +147,10 @@ def _parse(raw: bytes, data_bytes: int, limits: Limits, where: str) -> Header:
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _invalid("__metadata__ must map strings to strings", where)
+    try:
+        "".join(itertools.chain(metadata, metadata.values())).encode()
+    except UnicodeEncodeError:
+        raise _invalid("__metadata__ holds half of a surrogate pair", where) from None
     if len(entries) > limits.max_tensors:
         raise AdapterError(
             "limit_exceeded",
@@ -170,7 +182,8 @@ def _tensor(name: str, entry: object, limits: Limits, where: str) -> TensorInfo:
         raise _invalid("an entry must have exactly dtype, shape and data_offsets", place)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _invalid(f"unknown dtype {quote(str(dtype))}", place)
+        shown = quote(dtype) if isinstance(dtype, str) else "that is no string"
+        raise _invalid(f"unknown dtype {shown}", place)
     if not _counts(shape) or len(shape) > _MAX_DIMENSIONS:
         raise _invalid(f"a shape must be at most {_MAX_DIMENSIONS} whole numbers", place)
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from loramend.adapter.check import check_files
+from loramend.adapter.config import MAX_ALPHA
 from loramend.adapter.digest import digest_file
 from loramend.adapter.factors import split_factors
 from loramend.adapter.layout import ModuleLayout
@@ -38,7 +39,7 @@ def read_adapter(folder: Path, limits: Limits | None = None, name: str | None = 
                 _check_finite(key, tensor, found.weights)
                 return tensor
 
-            modules = tuple(_with_scale(module, load) for module in layout.modules)
+            modules = tuple(_with_scale(module, load, found.weights) for module in layout.modules)
             for module in modules:
                 updates |= {update.name: update for update in _updates(module, load, found.weights)}
             passthrough = {key: load(key) for key in layout.passthrough}
@@ -61,11 +62,17 @@ def read_adapter(folder: Path, limits: Limits | None = None, name: str | None = 
     )
 
 
-def _with_scale(module: ModuleLayout, load: Callable[[str], Tensor]) -> ModuleLayout:
+def _with_scale(module: ModuleLayout, load: Callable[[str], Tensor], file: str) -> ModuleLayout:
     if module.alpha_key is None:
         return module
     # kohya's loaders take an alpha of 0 for one that was not set.
     alpha = float(load(module.alpha_key).item()) or float(module.rank)
+    if abs(alpha) > MAX_ALPHA:
+        raise AdapterError(
+            "config_invalid",
+            f"{quote(module.alpha_key)} is beyond {MAX_ALPHA:g}, so no alpha. Send an earlier checkpoint.",
+            where=f"{file}#{module.alpha_key}",
+        )
     return replace(module, scale=alpha / module.rank)
 
 

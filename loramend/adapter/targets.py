@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from loramend.adapter.config import LoraSettings
+from loramend.adapter.config import CONFIG_FILE, LoraSettings
+from loramend.adapter.quote import quote
+from loramend.contracts.errors import AdapterError
 
 # In the order in which MoE modules of transformers define them. PEFT wraps parameters of one module in that
 # order and saves only how deep each wrapper lies.
@@ -16,6 +18,7 @@ _DEFINITION_ORDER = (
     "down_proj",
     "down_proj_bias",
 )
+_MAX_PARAMETERS = 16
 
 
 class Targets:
@@ -32,10 +35,20 @@ class Targets:
     def parameters(self, module: str) -> tuple[list[str], bool]:
         """The parameters of this module that target_parameters may mean, and whether they are named with it.
 
+        Raises AdapterError `limit_exceeded` for more than any module has: each is looked up for each module.
+
         PEFT matches a target against the end of `<module>.<parameter>`; one without a dot fits every module.
         """
         named = [name for end in _ends(module) for name in self._owned.get(end, ())]
-        return list(dict.fromkeys(named or self._owned.get("", []))), bool(named)
+        names = list(dict.fromkeys(named or self._owned.get("", [])))
+        if len(names) > _MAX_PARAMETERS:
+            raise AdapterError(
+                "limit_exceeded",
+                f"target_parameters names {len(names)} parameters of {quote(module)}; at most "
+                f"{_MAX_PARAMETERS} are taken.",
+                where=f"{CONFIG_FILE}#/target_parameters",
+            )
+        return names, bool(named)
 
     def has(self, module: str) -> bool:
         """Whether target_modules names this module. A string, an expression or 'all-linear', may name any."""
