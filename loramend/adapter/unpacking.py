@@ -8,6 +8,8 @@ from loramend.adapter.limits import Limits, MiB
 from loramend.adapter.quote import quote
 from loramend.contracts.errors import AdapterError
 
+_MAX_DEPTH = 32
+
 
 class Source(Protocol):
     def read(self, size: int, /) -> bytes: ...
@@ -88,6 +90,8 @@ class Unpacking:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise self.unsafe(name, "leaves its folder")
+        if len(parts) > _MAX_DEPTH:
+            raise self.unsafe(name, f"lies below more than {_MAX_DEPTH} folders")
         if any(len(part.encode()) > 255 for part in parts):
             raise self.unsafe(name, "has a name that file systems do not take")
         return parts

@@ -51,7 +51,7 @@ def _check_apart(members: list[zipfile.ZipInfo], end: int, unpacking: Unpacking)
     """Members share no bytes: bombs that name one compressed block many times do."""
     ordered = sorted(members, key=lambda info: info.header_offset)
     for info, limit in zip(ordered, [*(info.header_offset for info in ordered[1:]), end], strict=True):
-        least = info.header_offset + _LOCAL_HEADER + len(info.orig_filename) + info.compress_size
+        least = info.header_offset + _LOCAL_HEADER + info.compress_size
         if least > limit:
             raise unpacking.unsafe(info.filename, "shares its bytes with another or with the directory")
 
