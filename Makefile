@@ -1,11 +1,14 @@
-# make env | test | test-fast | lint | demo | openapi | clean
+# make env | test | test-fast | lint | audit | sbom | fuzz | demo | openapi | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLAH := .venv-olah
+AUDIT := .venv-audit
+FUZZ ?= archive header config data
+FUZZ_SECONDS ?= 60
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env test test-fast lint demo openapi clean
+.PHONY: env test test-fast lint audit sbom fuzz demo openapi clean
 
 env: $(VENV)/.installed
 
@@ -21,6 +24,12 @@ $(OLAH)/.installed: constraints-olah.txt
 	$(OLAH)/bin/pip install -q --disable-pip-version-check -r constraints-olah.txt
 	touch $@
 
+# Audit and bill of materials are made by tools of their own environment, which neither then lists.
+$(AUDIT)/.installed: constraints-audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install -q --disable-pip-version-check -r constraints-audit.txt
+	touch $@
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +41,20 @@ test: lint $(OLAH)/.installed
 test-fast: env
 	$(BIN)/pytest -m "not e2e and not slow" -n 2
 
+audit: env $(AUDIT)/.installed
+	$(BIN)/python -m scripts.audit $(AUDIT)/bin/pip-audit
+
+sbom: env $(AUDIT)/.installed
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+		-o sbom.cdx.json
+
+# Coverage-guided, one reader after the other; what it learnt stays in .fuzz, with any input that broke out.
+fuzz: env
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[fuzz]'
+	@for target in $(FUZZ); do mkdir -p .fuzz && \
+		$(BIN)/python -m tests.fuzz $$target .fuzz/$$target -max_total_time=$(FUZZ_SECONDS) \
+			-artifact_prefix=.fuzz/$$target- || exit 1; done
+
 demo: env
 	$(BIN)/python examples/demo.py
 
@@ -39,4 +62,4 @@ openapi: env
 	$(BIN)/python -m service.openapi
 
 clean:
-	rm -rf $(VENV) $(OLAH) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLAH) $(AUDIT) .fuzz sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
