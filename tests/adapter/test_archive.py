@@ -77,6 +77,41 @@ def test_folders_and_dots_are_fine(tmp_path: Path) -> None:
     assert unpack(tmp_path, content) == {"a": b"1", "d/b": b"2"}
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_form_of_tar(form: int, tmp_path: Path) -> None:
+    """Names that need an extended header or a prefix, folders, times with fractions, a comment for all."""
+    long = "/".join(["n" * 60] * (3 if form == tarfile.USTAR_FORMAT else 7))
+    files = {"ü": b"1", long: b"2" * 513, "empty": b"", "folder/block": b"3" * 512}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form, pax_headers={"comment": "of all"}) as archive:
+        archive.addfile(special("folder", tarfile.DIRTYPE))
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1700000000.25
+            archive.addfile(info, io.BytesIO(data))
+    assert unpack(tmp_path, buffer.getvalue()) == files
+
+
+def test_a_streamed_zip(tmp_path: Path) -> None:
+    """Sizes that stand behind the data, as where a zip is written to a pipe."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: int) -> int:
+            raise io.UnsupportedOperation
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+    buffer = Pipe()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+    assert unpack(tmp_path, buffer.getvalue()) == FILES
+
+
 UNSAFE_NAMES = [
     "../escape",
     "a/../../escape",

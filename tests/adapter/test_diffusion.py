@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loramend.adapter.capability import subspace_blockers
 from loramend.adapter.check import check_folder
+from loramend.adapter.limits import Limits
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
 from loramend.adapter.write import write_adapter
@@ -270,6 +271,19 @@ def test_refusals(tensors: dict[str, Tensor], code: str, tmp_path: Path) -> None
 )
 def test_refused_settings(text: str, code: str, tmp_path: Path) -> None:
     assert refusal(write(tmp_path, diffusers(), lora_adapter_metadata=text)).code == code
+
+
+def test_all_modules_share_the_time_patterns_have(tmp_path: Path) -> None:
+    """Each name takes the pattern some hundredths of a second, and no name all the time there is."""
+    tensors = {}
+    for index in range(200):
+        stem = f"unet.m{index}." + "a" * 12
+        tensors |= {f"{stem}.lora_A.weight": torch.ones(2, 3), f"{stem}.lora_B.weight": torch.ones(3, 2)}
+    text = settings(unet__r=2, unet__rank_pattern={".*(a|a|aa)+b": 2})
+    folder = write(tmp_path, tensors, lora_adapter_metadata=text)
+    with pytest.raises(AdapterError) as caught:
+        check_folder(folder, Limits(pattern_seconds=0.5))
+    assert caught.value.code == "limit_exceeded"
 
 
 def test_nan_in_an_alpha(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from loramend.adapter.limits import Limits, MiB
 from loramend.contracts.data import DATA_ROLES
 from loramend.contracts.errors import LoramendError
 from loramend.data.jsonl import DataLimits, read_jsonl
-from tests.hostile.case import CONFIG, WEIGHTS, good_config, good_weights
+from tests.hostile.case import CONFIG, WEIGHTS, good_config, good_weights, safetensors
 
 Target = Callable[[bytes, Path], None]
 
@@ -43,8 +43,16 @@ def archive(content: bytes, room: Path) -> None:
 
 
 def header(content: bytes, room: Path) -> None:
-    """A safetensors file alone, and beside a sound config."""
+    """A safetensors file alone and beside a sound config; once as it is, once with a length that fits its
+    header, which changed bytes hardly ever have."""
+    end = content.rfind(b"}") + 1
+    for tried in (content, safetensors(content[8:end], content[end:])):
+        _header(tried, room)
+
+
+def _header(content: bytes, room: Path) -> None:
     (room / WEIGHTS).write_bytes(content)
+    (room / CONFIG).unlink(missing_ok=True)
     with contextlib.suppress(LoramendError):
         found = read_header(room / WEIGHTS, LIMITS)
         end = max((info.end for info in found.tensors.values()), default=0)
