@@ -176,15 +176,16 @@ def _adapters(found: Found) -> str:
 
 def _summary(found: Found) -> str:
     lines = [
-        f"| method | regained at {LOSS:g} points of task accuracy, points | share of what was lost, % |",
-        "|---|---|---|",
+        f"| method | regained at {LOSS:g} points of task accuracy, points | share of what was lost, % | adapters |",
+        "|---|---|---|---|",
     ]
     curves = {name: curve(found, name) for name in METHODS}
     rows = {name: at_loss(means) for name, means in curves.items() if means}
     for name in sorted(rows, key=lambda name: -rows[name][0]):
         regained, share = rows[name]
         control = " (control)" if METHODS[name].control else ""
-        lines.append(f"| {METHODS[name].title}{control} | {regained:.1f} | {share:.0f} |")
+        adapters = min(mean.adapters for mean in curves[name])
+        lines.append(f"| {METHODS[name].title}{control} | {regained:.1f} | {share:.0f} | {adapters} |")
     return "\n".join(lines) + "\n"
 
 

@@ -143,7 +143,7 @@ def test_tables_leave_out_adapters_that_undid_too_little(tmp_path: Path) -> None
     assert found.points["csu"][10.0]["persona", 0].share == pytest.approx(100 * 60 / 70)
     told = page(plan, setting, None)
     assert "30.0, left out" in told
-    assert "| csu, as it comes | 60.0 | 86 |" in told
+    assert "| csu, as it comes | 60.0 | 86 | 1 |" in told
     assert "1 of 2 adapters" in told
 
 
