@@ -176,7 +176,7 @@ def _adapters(found: Found) -> str:
 
 def _summary(found: Found) -> str:
     lines = [
-        f"| method | regained at {LOSS:g} points of task accuracy, points | share of what was lost, % | adapters |",
+        f"| method | points regained at {LOSS:g} points of task accuracy | % of what was lost | adapters |",
         "|---|---|---|---|",
     ]
     curves = {name: curve(found, name) for name in METHODS}
