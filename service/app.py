@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from loramend.contracts.job import Job, JobEvents, JobPage
 from loramend.contracts.report import Report
 from loramend.contracts.request import AnalysisRequest, RepairRequest
-from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads
+from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads, web
 from service.api.context import RequestContext
 from service.api.gate import Gate
 from service.api.guard import Guard
@@ -50,7 +50,9 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    routers = [feature.router for feature in (repair, uploads, jobs, events, report, methods, health, hub)]
+    routers = [
+        feature.router for feature in (repair, uploads, jobs, events, report, methods, health, web, hub)
+    ]
     for router in (*routers, head_router(routers)):
         app.include_router(router)
     problems.install(app)

@@ -15,9 +15,11 @@ from loramend.contracts.errors import RequestError
 from service.api.caller import LOCAL, NOBODY, Caller
 from service.api.gate import READ_METHODS, Gate
 from service.api.problems import AnswerError, broker_down, problem_response
+from service.api.web import ASSETS
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# The probes, and the web page: a browser has no key before the page has asked for it.
+OPEN_PATHS = frozenset({"/healthz", "/readyz", *ASSETS})
 _THREADS = 16
 _LOG = logging.getLogger("service.errors")
 
@@ -37,11 +39,11 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware that refuses a request before any of it is worked on, and says whose it is.
 
-    The Host header must name an allowed host. Where keys are required, every call but the probes needs
-    `Authorization: Bearer <key>`. Elsewhere the peer must be on this machine, and the Origin header of an
-    unsafe method must name an allowed host too: a web page that rebinds its DNS name to 127.0.0.1, or posts a
-    form across origins, gets nothing. A key that comes with such a request counts all the same; other tokens,
-    such as those that Hub clients send along, do not.
+    The Host header must name an allowed host. Where keys are required, every call but the probes and the web
+    page needs `Authorization: Bearer <key>`. Elsewhere the peer must be on this machine, and the Origin
+    header of an unsafe method must name an allowed host too: a web page that rebinds its DNS name to
+    127.0.0.1, or posts a form across origins, gets nothing. A key that comes with such a request counts all
+    the same; other tokens, such as those that Hub clients send along, do not.
     """
 
     def __init__(

@@ -1,14 +1,18 @@
 """GET /methods: what a repair's steps can be."""
 
+import contextlib
 import inspect
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from loramend.contracts.step_base import Need, TextNeed
-from loramend.contracts.steps import STEP_MODELS
+from loramend.contracts.errors import RequestError
+from loramend.contracts.step_base import Need, TextNeed, Threat
+from loramend.contracts.steps import STEP_MODELS, default_recipe
 from service.api.documents import json_response
 from service.api.problems import documented
 from service.api.schema import ok
@@ -31,17 +35,33 @@ class MethodInfo(BaseModel):
     parameters: dict[str, Any] = Field(description="JSON schema of the step, defaults included.")
 
 
+class Recipe(BaseModel):
+    """The steps that a repair takes where none are named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threat: Threat
+    base: bool = Field(description="Whether the base model is given, by the request or the adapter's config.")
+    aligned: bool = Field(description="Whether the aligned model is given.")
+    text: bool = Field(description="Whether clean text is given, labelled or not.")
+    steps: list[str] = Field(description="Types of steps, at their defaults.")
+
+
 class Methods(BaseModel):
-    """Every type of step."""
+    """Every type of step, and which of them are taken unasked."""
 
     model_config = ConfigDict(extra="forbid")
 
     methods: list[MethodInfo]
+    recipes: list[Recipe] = Field(
+        description="One for each combination of what is given; a repair that none fits must name its steps."
+    )
 
 
 @router.get("/methods", summary="The steps a repair can take", responses={**ok(Methods), **documented()})
 def list_methods() -> Response:
-    """Each method's parameters as a JSON schema, its source, the reference models it reads and the text."""
+    """Each method's parameters as a JSON schema, its source, the reference models it reads and the text; and
+    the steps taken where a repair names none."""
     return json_response(
         Methods(
             methods=[
@@ -54,6 +74,18 @@ def list_methods() -> Response:
                     parameters=model.model_json_schema(),
                 )
                 for name, model in STEP_MODELS.items()
-            ]
+            ],
+            recipes=list(_recipes()),
         )
     )
+
+
+def _recipes() -> Iterator[Recipe]:
+    """The default recipe of every combination that has one."""
+    for threat in get_args(Threat):
+        for base, aligned, text in itertools.product((False, True), repeat=3):
+            with contextlib.suppress(RequestError):
+                steps = default_recipe(threat, base=base, aligned=aligned, text="text" if text else None)
+                yield Recipe(
+                    threat=threat, base=base, aligned=aligned, text=text, steps=[step.type for step in steps]
+                )

@@ -1,0 +1,82 @@
+// Calls to the service: the key, and its problems as errors.
+
+const KEY = "loramend-key";
+
+export function key() {
+  return sessionStorage.getItem(KEY);
+}
+
+export function keepKey(value) {
+  if (value) sessionStorage.setItem(KEY, value);
+  else sessionStorage.removeItem(KEY);
+}
+
+// A problem document (RFC 9457), or its stand-in where the service gave none.
+export class Problem extends Error {
+  constructor(status, document) {
+    super(document.detail || document.title || `The service answered ${status}.`);
+    this.status = status;
+    this.code = document.code || "";
+    this.title = document.title || "";
+    this.errors = Array.isArray(document.errors) ? document.errors : [];
+    this.requestId = document.request_id || "";
+  }
+}
+
+// The service could not be reached at all.
+export class Unreachable extends Error {
+  constructor() {
+    super("The service does not answer. Is it running? Try again shortly.");
+  }
+}
+
+// The answer, if it is a success. Throws Problem, Unreachable, or AbortError where `signal` says stop.
+export async function call(path, options = {}) {
+  const headers = { Accept: "application/json", ...options.headers };
+  if (key()) headers.Authorization = `Bearer ${key()}`;
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Unreachable();
+  }
+  if (answer.ok) return answer;
+  const problem = new Problem(answer.status, await answer.json().catch(() => ({})));
+  if (answer.status === 401) document.dispatchEvent(new CustomEvent("signed-out", { detail: problem }));
+  throw problem;
+}
+
+export async function get(path, options = {}) {
+  return (await call(path, options)).json();
+}
+
+export function post(path, body, headers = {}) {
+  return call(path, { method: "POST", body, headers }).then((answer) => answer.json());
+}
+
+// crypto.randomUUID is missing where the page came over plain HTTP from another machine.
+export function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+// A link to a file of the service. A browser's own request carries no key, so with one the file is fetched here.
+export function fileLink(link, path, accept, name) {
+  link.href = path;
+  link.addEventListener("click", async (event) => {
+    if (!key()) return;
+    event.preventDefault();
+    try {
+      const answer = await call(path, { headers: { Accept: accept } });
+      const url = URL.createObjectURL(await answer.blob());
+      const saving = document.createElement("a");
+      saving.href = url;
+      saving.download = name;
+      saving.click();
+      setTimeout(() => URL.revokeObjectURL(url), 60000);
+    } catch (error) {
+      document.dispatchEvent(new CustomEvent("went-wrong", { detail: error }));
+    }
+  });
+  return link;
+}
