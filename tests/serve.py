@@ -32,10 +32,18 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    data: Path, *, model_roots: Sequence[Path] = (), env: dict[str, str] | None = None, timeout: float = 60
+    data: Path,
+    *,
+    model_roots: Sequence[Path] = (),
+    env: dict[str, str] | None = None,
+    timeout: float = 60,
+    port: int | None = None,
 ) -> Iterator[Served]:
-    """Start `loramend serve` with a data folder, wait until it is ready, and stop it with TERM."""
-    port = free_port()
+    """Start `loramend serve` with a data folder, wait until it is ready, and stop it with TERM.
+
+    A free port unless one is given, as for a server that comes back where it was.
+    """
+    port = port or free_port()
     command = [sys.executable, "-m", "loramend.cli.main", "serve", "--port", str(port), "--data", str(data)]
     for root in model_roots:
         command += ["--model-root", str(root)]

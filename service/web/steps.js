@@ -81,7 +81,7 @@ export class Steps {
     const button = (text, does, disabled) => el("button", { type: "button", disabled, "aria-label": `${text}: step ${index + 1}, ${step.type}`, onclick: does }, text);
     return el("li", {},
       el("div", { className: "row" },
-        el("h3", { id: `${prefix}-title`, tabIndex: -1 }, `${index + 1}. ${step.type}`),
+        el("h2", { id: `${prefix}-title`, tabIndex: -1 }, `${index + 1}. ${step.type}`),
         button("Up", () => this.move(index, -1), index === 0),
         button("Down", () => this.move(index, 1), index === this.steps.length - 1),
         button("Remove", () => this.remove(index), false)),
