@@ -1,4 +1,4 @@
-# make env | test | test-fast | lint | audit | sbom | fuzz | demo | openapi | clean
+# make env | browser | test | test-fast | lint | audit | sbom | fuzz | demo | openapi | figures | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ FUZZ ?= archive header config data
 FUZZ_SECONDS ?= 60
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env test test-fast lint audit sbom fuzz demo openapi clean
+.PHONY: env browser test test-fast lint audit sbom fuzz demo openapi figures clean
 
 env: $(VENV)/.installed
 
@@ -29,6 +29,15 @@ $(AUDIT)/.installed: constraints-audit.txt
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/pip install -q --disable-pip-version-check -r constraints-audit.txt
 	touch $@
+
+# A Chromium for the tests of the web page: the system's package, or else Playwright's own. Tests are skipped
+# where neither can be had, so failing here is no error.
+browser: env
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || $(BIN)/python -m playwright install chromium \
+	  || echo "No Chromium could be installed; tests/web will be skipped."
 
 lint: env
 	$(BIN)/ruff check .
@@ -60,6 +69,9 @@ demo: env
 
 openapi: env
 	$(BIN)/python -m service.openapi
+
+figures: env
+	$(BIN)/python -m tests.web.figures
 
 clean:
 	rm -rf $(VENV) $(OLAH) $(AUDIT) .fuzz sbom.cdx.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
