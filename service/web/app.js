@@ -69,6 +69,7 @@ class App {
     try {
       await get("/jobs?limit=1");
     } catch (error) {
+      keepKey(null);
       tell(byId("key-problem"), error.message);
       return;
     }

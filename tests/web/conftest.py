@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.models import Trio, build_trio
-from tests.serve import Served, serving
+from tests.serve import Served, free_port, serving
 from tests.web.chromium import chromium, executable
 
 
@@ -48,5 +48,6 @@ def trio(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Trio:
 @pytest.fixture(scope="module")
 def server(trio: Trio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data: Path = tmp_path_factory.mktemp("served") / "data"
-    with serving(data, model_roots=[trio.base.parent]) as served:
+    no_hub = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "LORAMEND_HUB_ATTEMPTS": "1"}
+    with serving(data, model_roots=[trio.base.parent], env=no_hub) as served:
         yield served

@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _take(browser: Any, url: str, adapter: Path, base: str, aligned: str) -> None:
-    wide = browser.new_page(viewport={"width": 900, "height": 700})
+    wide = browser.new_page(viewport={"width": 900, "height": 840})
     open_page(wide, url)
     drop_adapter(wide, adapter)
     wide.screenshot(path=FIGURES / "web-repair.png")

@@ -125,6 +125,38 @@ def test_a_refused_parameter_is_told_beside_it(page: Any, server: Served) -> Non
     page.locator("#aligned-problem").get_by_text("csu reads the aligned model").wait_for()
 
 
+def test_refused_text_is_told_beside_the_text(page: Any, server: Served) -> None:
+    open_page(page, server.url)
+    drop_adapter(page)
+    broken = {"name": "clean.jsonl", "mimeType": "application/jsonl", "buffer": b'{"text": "a"}\nnot json\n'}
+    page.set_input_files("#clean-file", broken)
+    page.click("#submit")
+    page.wait_for_selector("#clean-problem:visible")
+    assert "clean.jsonl:1: The line has no label" in page.inner_text("#clean-problem")
+    assert page.evaluate("document.activeElement.id") == "clean-file"
+
+
+def test_a_hub_adapter_that_cannot_be_had(page: Any, server: Served) -> None:
+    open_page(page, server.url)
+    page.fill("#hub", "someone/adapter@v1")
+    page.fill("#base", "org/model@main")
+    page.fill("#clean-hub", "org/texts:train.jsonl")
+    page.get_by_text("Names of its fields").first.click()
+    page.fill("#clean-as-text", "sentence")
+    job = submit(page)
+    asked = httpx.get(f"{server.url}/jobs/{job}").json()
+    assert asked["source"]["hub_id"] == "someone/adapter"
+    assert (asked["source"]["revision"], asked["base"]["revision"]) == ("v1", "main")
+    clean = asked["data"]["clean"]
+    assert (clean["hub_id"], clean["file"], clean["fields"]) == (
+        "org/texts",
+        "train.jsonl",
+        {"text": "sentence"},
+    )
+    await_status(page, "failed")
+    page.get_by_role("alert").get_by_text("The Hub could not be reached").wait_for()
+
+
 def long_job(url: str, folder: Path) -> str:
     """A repair that takes a while, submitted beside the page."""
     adapter = make_long_adapter(folder, rank=16)
@@ -137,6 +169,8 @@ def long_job(url: str, folder: Path) -> str:
 def test_cancel_from_the_job_and_from_the_list(page: Any, server: Served, tmp_path: Path) -> None:
     first, second = long_job(server.url, tmp_path / "one"), long_job(server.url, tmp_path / "two")
     open_page(page, server.url, f"#/jobs/{first}")
+    page.locator("#job-doing", has_text=" of ").wait_for()
+    assert violations(page) == []
     page.get_by_role("button", name="Cancel this job").click()
     await_status(page, "canceled")
 
