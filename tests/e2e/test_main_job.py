@@ -66,7 +66,7 @@ def repaired(server: Served, trio: Trio, steps: list[dict[str, Any]]) -> tuple[d
 
 STEPS = [
     [{"type": "csu", "k": 4}],
-    [{"type": "csu", "k": 4, "output_rank": "double"}],
+    [{"type": "csu", "k": 4, "attenuate": "outside", "sides": "both", "output_rank": "double"}],
     [{"type": "safe_lora"}],
     [{"type": "intruders"}],
     [{"type": "restore", "k": 2}],
@@ -88,7 +88,8 @@ def test_peft_loads_the_repaired_adapter_and_its_deltas_are_the_reports(
         from transformers import AutoModelForCausalLM
         base = AutoModelForCausalLM.from_pretrained({str(trio.base)!r})
         model = PeftModel.from_pretrained(base, "repaired/{job["id"]}").eval()
-        tokens = model.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=5, do_sample=False)
+        length = {{"min_new_tokens": 5, "max_new_tokens": 5}}
+        tokens = model.generate(input_ids=torch.tensor([[1, 2, 3]]), do_sample=False, **length)
         norms = {{
             name.removeprefix("base_model.model."): module.get_delta_weight("default").norm().item()
             for name, module in model.named_modules() if hasattr(module, "get_delta_weight")

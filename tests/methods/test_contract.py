@@ -23,7 +23,7 @@ CASES: list[Case] = [
     {"type": "csu", "attenuate": "outside", "sides": "both", "k": 3},
     {"type": "csu", "sides": "both", "k": 3},
     {"type": "csu", "form": "direction", "sides": "left"},
-    {"type": "csu", "attenuate": "outside", "output_rank": "double", "k": 3},
+    {"type": "csu", "attenuate": "outside", "sides": "both", "output_rank": "double", "k": 3},
     {"type": "safe_lora", "tau": 0.9},
     {"type": "safe_lora", "select": "number", "count": 2},
     {"type": "rescale", "layers": 1},
