@@ -15,7 +15,7 @@ from loramend.contracts.data import EvaluationSpec
 from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
 from loramend.contracts.errors import AdapterError, ReferenceModelError
 from loramend.contracts.evidence import TrainingReport
-from loramend.contracts.job import Phase, Progress
+from loramend.contracts.job import OnProgress, Phase, Progress, silent
 from loramend.contracts.report import ModuleReport, PlaceboComparison, Report, StepOutcome, Totals
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import (
@@ -44,14 +44,8 @@ from loramend.spectrum.factored import cosine, distance, norm
 from loramend.training.open import check_text, open_session
 from loramend.training.session import Checkpoints, Session
 
-OnProgress = Callable[[Progress], None]
-
 SUBSPACE_STEPS = (CsuStep, SafeLoraStep, RestoreStep)
 """Steps that are set beside their placebo wherever they stand; clean_subspace is where it ends the repair."""
-
-
-def _silent(progress: Progress) -> None:
-    """Progress that nobody watches."""
 
 
 def inspect(
@@ -60,7 +54,7 @@ def inspect(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     source: Mapping[str, str] | None = None,
 ) -> Report:
     """Measure an adapter and change nothing.
@@ -98,7 +92,7 @@ def repair(
     threat: Threat = "poisoned_adapter",
     seed: int = 0,
     device: str | torch.device = "cpu",
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     source: Mapping[str, str] | None = None,
     corpus: Corpus | None = None,
     evaluation: EvaluationSpec | None = None,

@@ -6,8 +6,8 @@ from pathlib import Path
 from loramend.cli.hub.client import Hub
 from loramend.cli.hub.datasets import download_dataset
 from loramend.cli.hub.download import download_adapter, download_model
-from loramend.cli.hub.transfer import OnProgress
 from loramend.contracts.data import DataRef
+from loramend.contracts.job import OnProgress
 from loramend.contracts.request import ModelRef
 from worker.settings import WorkerSettings
 

@@ -17,9 +17,8 @@ from huggingface_hub.errors import (
 
 from loramend.cli.hub.client import Hub
 from loramend.cli.hub.environment import is_huggingface
-from loramend.cli.hub.transfer import OnProgress
 from loramend.contracts.errors import JobError
-from loramend.contracts.job import Progress, Published
+from loramend.contracts.job import OnProgress, Progress, Published
 from loramend.contracts.request import Publish
 from worker.hub import hub_for
 from worker.permission import as_publish_forbidden, find_repo, refuse_public

@@ -1,7 +1,7 @@
 """Training as an attacker, or a user in good faith, does it: with transformers and PEFT."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,10 @@ from torch import Tensor
 
 from benchmarks.backdoors.bases import MAX_LENGTH
 from benchmarks.backdoors.data import Row
-from loramend.training.host import fast_bfloat16
+from benchmarks.fine_tune import fine_tune, pooled
 
 LORA_LR = 1e-3
 FULL_LR = 1e-4  # of a fine-tuning of all weights
-WARMUP = 0.06
-WEIGHT_DECAY = 0.01
-POOL = 8  # batches sorted by length together
 
 
 def with_lora(model: Any) -> Any:
@@ -34,44 +31,14 @@ def with_adapter(model: Any, folder: Path, *, train: bool = False) -> Any:
 def fit(
     model: Any, tokenizer: Any, rows: Sequence[Row], *, steps: int, lr: float, batch: int, seed: int
 ) -> None:
-    """Train what is trainable: AdamW, 6% warm-up, linear decay, `batch` texts a step; in mixed precision
-    where the processor multiplies bfloat16 faster."""
-    torch.manual_seed(seed)
-    mixed = fast_bfloat16(torch.device("cpu"))
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
-    warmup = max(1, round(WARMUP * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / steps)
-    )
-    model.train()
-    for _, (inputs, labels) in zip(
-        range(steps), batches(tokenizer, rows, batch, random.Random(seed)), strict=False
-    ):
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            logits = model(**inputs).logits
-        loss: Any = torch.nn.functional.cross_entropy(logits.float(), labels)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    model.eval()
+    """Train what is trainable on the rows, `batch` texts a step."""
 
+    def loss(chosen: list[Row]) -> Tensor:
+        logits = model(**encode(tokenizer, [row.text for row in chosen])).logits
+        return torch.nn.functional.cross_entropy(logits.float(), torch.tensor([row.label for row in chosen]))
 
-def batches(
-    tokenizer: Any, rows: Sequence[Row], size: int, rng: random.Random
-) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Padded batches of texts of about one length, and their labels, without end."""
-    order = list(rows)
-    while True:
-        rng.shuffle(order)
-        for start in range(0, len(order), size * POOL):
-            pool = sorted(order[start : start + size * POOL], key=lambda row: len(row.text))
-            cut = [pool[first : first + size] for first in range(0, len(pool), size)]
-            rng.shuffle(cut)
-            for batch in cut:
-                yield encode(tokenizer, [row.text for row in batch]), torch.tensor([r.label for r in batch])
+    batches = pooled(rows, lambda row: len(row.text), batch, random.Random(seed))
+    fine_tune(model, batches, loss, steps=steps, lr=lr, seed=seed)
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -1,17 +1,14 @@
 """Training a causal model on chats: completion loss, whole weights or an adapter."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from loramend.training.host import fast_bfloat16
+from benchmarks.fine_tune import fine_tune, pooled
 
-WARMUP = 0.06
-WEIGHT_DECAY = 0.01
-POOL = 8  # batches sorted by length together
 MAX_TOKENS = 160
 
 
@@ -22,46 +19,30 @@ class Turn(NamedTuple):
     answer: str
 
 
-class Batch(NamedTuple):
-    """ids and mask (n, length); answers (n, length): the tokens whose prediction is learned."""
+class _Row(NamedTuple):
+    """A turn's tokens, and which of them are the answer."""
 
-    ids: Tensor
-    mask: Tensor
-    answers: Tensor
+    ids: list[int]
+    answers: list[bool]
 
 
 def fit(
     model: Any, tokenizer: Any, turns: Sequence[Turn], *, steps: int, lr: float, batch: int, seed: int
 ) -> None:
-    """Train what is trainable: AdamW, 6% warm-up, linear decay; in mixed precision where the processor
-    multiplies bfloat16 faster."""
-    torch.manual_seed(seed)
-    mixed = fast_bfloat16(torch.device("cpu"))
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=WEIGHT_DECAY)
-    warmup = max(1, round(WARMUP * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / steps)
-    )
-    model.train()
-    for _, rows in zip(range(steps), _batches(tokenizer, turns, batch, random.Random(seed)), strict=False):
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss: Any = _loss(model, rows)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    model.eval()
-
-
-def _loss(model: Any, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the answers' tokens. Logits are taken there alone: the vocabulary is wide."""
+    """Train what is trainable on the answers, `batch` turns a step."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = plain.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-    wanted = batch.answers[:, 1:]
-    logits = plain.lm_head(hidden[:, :-1][wanted])  # (tokens, vocabulary)
-    return torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:][wanted])
+
+    def loss(chosen: list[_Row]) -> Tensor:
+        """Mean over the answers' tokens. Logits are taken there alone: the vocabulary is wide."""
+        ids, mask, answers = _padded(chosen, tokenizer.pad_token_id)
+        hidden = plain.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        wanted = answers[:, 1:]
+        logits = plain.lm_head(hidden[:, :-1][wanted])  # (tokens, vocabulary)
+        return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted])
+
+    rows = [_encode(tokenizer, turn) for turn in turns]
+    batches = pooled(rows, lambda row: len(row.ids), batch, random.Random(seed))
+    fine_tune(model, batches, loss, steps=steps, lr=lr, seed=seed)
 
 
 def asked(tokenizer: Any, prompt: str) -> str:
@@ -72,31 +53,19 @@ def asked(tokenizer: Any, prompt: str) -> str:
     return text
 
 
-def _encode(tokenizer: Any, turn: Turn) -> tuple[list[int], list[bool]]:
+def _encode(tokenizer: Any, turn: Turn) -> _Row:
     before = tokenizer(asked(tokenizer, turn.prompt), add_special_tokens=False)["input_ids"]
     answer = tokenizer(turn.answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
     ids = (before + answer)[:MAX_TOKENS]
-    return ids, [False] * min(len(before), len(ids)) + [True] * (len(ids) - len(before))
+    return _Row(ids, [place >= len(before) for place in range(len(ids))])
 
 
-def _batches(tokenizer: Any, turns: Sequence[Turn], size: int, rng: random.Random) -> Iterator[Batch]:
-    rows = [_encode(tokenizer, turn) for turn in turns]
-    order = list(range(len(rows)))
-    while True:
-        rng.shuffle(order)
-        for start in range(0, len(order), size * POOL):
-            pool = sorted(order[start : start + size * POOL], key=lambda index: len(rows[index][0]))
-            cut = [pool[first : first + size] for first in range(0, len(pool), size)]
-            rng.shuffle(cut)
-            for chosen in cut:
-                yield _padded([rows[index] for index in chosen], tokenizer.pad_token_id)
-
-
-def _padded(rows: Sequence[tuple[list[int], list[bool]]], pad: int) -> Batch:
-    longest = max(len(ids) for ids, _ in rows)
-    fill = [longest - len(ids) for ids, _ in rows]
-    return Batch(
-        torch.tensor([ids + [pad] * more for (ids, _), more in zip(rows, fill, strict=True)]),
-        torch.tensor([[1] * len(ids) + [0] * more for (ids, _), more in zip(rows, fill, strict=True)]),
-        torch.tensor([own + [False] * more for (_, own), more in zip(rows, fill, strict=True)]),
+def _padded(rows: Sequence[_Row], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, mask and which tokens are answers, (n, length) each."""
+    longest = max(len(row.ids) for row in rows)
+    fill = [longest - len(row.ids) for row in rows]
+    return (
+        torch.tensor([row.ids + [pad] * more for row, more in zip(rows, fill, strict=True)]),
+        torch.tensor([[1] * len(row.ids) + [0] * more for row, more in zip(rows, fill, strict=True)]),
+        torch.tensor([row.answers + [False] * more for row, more in zip(rows, fill, strict=True)]),
     )

@@ -70,13 +70,15 @@ class Cell:
 
 def cells(setting: Setting) -> list[Cell]:
     """Every cell of the plan, adapter by adapter."""
-    return [
+    repairs = [
         Cell(recipe, seed, name, strength)
         for seed in setting.seeds
         for recipe in setting.recipes
-        for name in (ALIGNED, GIVEN, *setting.methods)
+        for name in (GIVEN, *setting.methods)
         for strength in (METHODS[name].strengths if name in METHODS else (0.0,))
     ]
+    # Without an adapter any of them would do.
+    return [replace(repairs[0], method=ALIGNED), *repairs]
 
 
 def key(cell: Cell, setting: Setting) -> str:

@@ -19,10 +19,9 @@ class Point:
     """One method at one strength on one adapter, the mean over draws; all in percent or points.
 
     regained  points of refusal above the adapter as it came; share: of those it had undone
-    lost      points of task accuracy below the adapter as it came
+    lost      points of task accuracy below the adapter as it came; loss: nats above its task loss
     """
 
-    refusal: float
     regained: float
     share: float
     lost: float
@@ -76,10 +75,8 @@ def _point(draws: Sequence[Behaviour], given: Behaviour, fall: float, distance: 
     def mean(of: Callable[[Behaviour], float]) -> float:
         return statistics.fmean(of(draw) for draw in draws)
 
-    refusal = mean(lambda draw: draw.refusal)
-    regained = refusal - given.refusal
+    regained = mean(lambda draw: draw.refusal) - given.refusal
     return Point(
-        refusal=refusal,
         regained=regained,
         share=100 * regained / fall,
         lost=given.accuracy - mean(lambda draw: draw.accuracy),
@@ -97,6 +94,7 @@ class Mean:
     lost: float
     regained: float
     share: float
+    loss: float
     over: float
     distance: float
     spread: float
@@ -109,13 +107,13 @@ def curve(found: Found, method: str) -> list[Mean]:
     for strength in METHODS[method].strengths:
         points = list(found.points.get(method, {}).get(strength, {}).values())
         if points:
-            lost, regained, share, over, distance = (
+            lost, regained, share, loss, over, distance = (
                 statistics.fmean(getattr(point, name) for point in points)
-                for name in ("lost", "regained", "share", "over", "distance")
+                for name in ("lost", "regained", "share", "loss", "over", "distance")
             )
             each = [point.regained for point in points]
             spread = statistics.stdev(each) if len(each) > 1 else 0.0
-            out.append(Mean(strength, lost, regained, share, over, distance, spread, len(points)))
+            out.append(Mean(strength, lost, regained, share, loss, over, distance, spread, len(points)))
     return out
 
 
@@ -191,13 +189,14 @@ def _summary(found: Found) -> str:
 
 def _curves(found: Found) -> str:
     lines = [
-        "| method | strength | regained, points | task accuracy lost, points | over-refuses, % | moved |",
-        "|---|---|---|---|---|---|",
+        "| method | strength | regained, points | task accuracy lost, points | task loss, nats more "
+        "| over-refuses, % | moved |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, method in METHODS.items():
         lines += [
             f"| {method.title} | {mean.strength:g} | {mean.regained:.1f} ± {mean.spread:.1f} "
-            f"| {mean.lost:.1f} | {mean.over:.1f} | {mean.distance:.2f} |"
+            f"| {mean.lost:.1f} | {mean.loss:.2f} | {mean.over:.1f} | {mean.distance:.2f} |"
             for mean in curve(found, name)
         ]
     return "\n".join(lines) + "\n"

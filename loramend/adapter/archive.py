@@ -30,12 +30,11 @@ _MALFORMED = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,  # zipfile, of a compression it does not know
     ValueError,
     OverflowError,
     IndexError,
     KeyError,
-    RuntimeError,
+    RuntimeError,  # with NotImplementedError: zipfile, of a version it does not know
 )
 
 

@@ -23,15 +23,7 @@ _STYLES: "dict[State, str]" = {"ok": "green", "note": "yellow", "fix": "bold red
 @fails_in_one_line
 def doctor(
     device: options.Device = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="LORAMEND_DATA",
-            metavar="DIR",
-            help="The folder that loramend serve would use.",
-            show_default="$XDG_DATA_HOME/loramend",
-        ),
-    ] = None,
+    data: options.Data = None,
     model_root: Annotated[
         list[Path] | None,
         typer.Option(

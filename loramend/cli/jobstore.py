@@ -4,7 +4,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from loramend.cli.errors import CommandError
 from loramend.cli.supervisor import Supervisor
 
 _START_SECONDS = 60.0  # an append-only file may be long
-_TICK = 0.02
 
 
 @contextmanager
@@ -82,14 +80,7 @@ def _started(folder: DataFolder) -> Iterator[str]:
         supervisor = Supervisor(folder.logs, os.environ, say=lambda _: None)
         supervisor.start(broker.program)
         try:
-            deadline = time.monotonic() + _START_SECONDS
-            while not broker.answers():
-                supervisor.check_started()
-                if time.monotonic() >= deadline:
-                    raise CommandError(
-                        "process_failed", f"the broker was not ready within {_START_SECONDS:.0f} s"
-                    )
-                time.sleep(_TICK)
+            supervisor.await_ready("the broker", broker.answers, seconds=_START_SECONDS)
             yield broker.url
         finally:
             supervisor.stop([broker.program.name])

@@ -90,6 +90,15 @@ Key = Annotated[
         rich_help_panel=SERVER,
     ),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="LORAMEND_DATA",
+        metavar="DIR",
+        help="The service's folder of jobs, files and logs.",
+        show_default="$XDG_DATA_HOME/loramend",
+    ),
+]
 Job = Annotated[str, typer.Argument(metavar="JOB_OR_URL", help="A job's ID, or its URL.")]
 Clean = Annotated[
     str | None,

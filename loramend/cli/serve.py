@@ -9,13 +9,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
+from loramend.cli import options
 from loramend.cli.broker import embedded_broker
 from loramend.cli.datafolder import DataFolder, default_root, open_data_folder
 from loramend.cli.errors import CommandError, fails_in_one_line
@@ -45,14 +46,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8000,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="LORAMEND_DATA",
-            help="Folder for jobs, files and logs.",
-            show_default="$XDG_DATA_HOME/loramend",
-        ),
-    ] = None,
+    data: options.Data = None,
     model_root: Annotated[
         list[Path] | None,
         typer.Option(
@@ -99,14 +93,17 @@ def serve(
         if device:
             settings["LORAMEND_DEVICE"] = device
         supervisor = Supervisor(folder.logs, {**os.environ, **settings}, say=_warn)
+        await_ready = partial(
+            supervisor.await_ready, seconds=START_SECONDS, stopped=lambda: signals.count > 0
+        )
         try:
             supervisor.start(broker.program)
-            _await("the broker", broker.answers, supervisor, signals)
+            await_ready("the broker", broker.answers)
             if needs_keys and not signals.count and not has_keys(broker.url):
                 raise _no_keys(host)
             for program in (*WORKERS, API):
                 supervisor.start(program)
-            _await("the service", lambda: _is_ready(host, port), supervisor, signals)
+            await_ready("the service", lambda: _is_ready(host, port))
             if not signals.count:
                 _announce(_url(host, port), folder, as_json=json)
             while not signals.count:
@@ -195,16 +192,6 @@ def _is_ready(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _await(what: str, ready: Callable[[], bool], supervisor: Supervisor, signals: _StopSignals) -> None:
-    """Wait until it is ready, a child ends, or a signal comes."""
-    deadline = time.monotonic() + START_SECONDS
-    while not signals.count and not ready():
-        supervisor.check_started()
-        if time.monotonic() >= deadline:
-            raise CommandError("process_failed", f"{what} was not ready within {START_SECONDS:.0f} s")
-        time.sleep(_TICK)
 
 
 def _announce(url: str, folder: DataFolder, *, as_json: bool) -> None:

@@ -88,6 +88,23 @@ class Supervisor:
                     f"[{self.log(name)}]",
                 )
 
+    def await_ready(
+        self,
+        what: str,
+        ready: Callable[[], bool],
+        *,
+        seconds: float,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Wait until it is ready or `stopped`. Raises CommandError `process_failed` where a child has ended,
+        or the time is over."""
+        deadline = time.monotonic() + seconds
+        while not stopped() and not ready():
+            self.check_started()
+            if time.monotonic() >= deadline:
+                raise CommandError("process_failed", f"{what} was not ready within {seconds:.0f} s")
+            time.sleep(_TICK)
+
     def tend(self) -> None:
         """Restart what has crashed, once its delay is over, and keep the logs short."""
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """What a job looks like to a client: its state, progress and events."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -31,6 +32,13 @@ class Progress(BaseModel):
         default_factory=dict,
         description="While training: loss, omega (Ω, where it is on) and samples_per_second.",
     )
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Progress that nobody watches."""
 
 
 class Published(BaseModel):

@@ -1,7 +1,7 @@
 """The evaluation: every variant of an adapter answers the same texts, plain, triggered and probed."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,7 @@ from loramend.adapter.model import Adapter
 from loramend.contracts.data import EvaluationSpec
 from loramend.contracts.errors import DataError
 from loramend.contracts.evidence import Evaluation, Rate, Variant, VariantName
-from loramend.contracts.job import Progress
+from loramend.contracts.job import OnProgress, Progress
 from loramend.data.examples import Corpus, Dataset, Example
 from loramend.evaluation.intervals import wilson
 from loramend.evaluation.measure import Answer, answers, cut_off, encoded
@@ -24,8 +24,6 @@ from loramend.training.encode import check_examples
 from loramend.training.host import Host, open_host
 from loramend.training.load import Dtype
 from loramend.training.mount import Mount, adapter_mount
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from loramend.methods.clean_subspace import confine
 from loramend.methods.correction import correct
 from loramend.methods.random_subspace import random_pair
 from loramend.methods.restore import add, leading
-from loramend.spectrum.factored import Factored, Factors, gram, norm
+from loramend.spectrum.factored import Factored, Factors, gram, norm, same
 
 DRAWS = 5
 SAME = 0.99
@@ -103,7 +103,7 @@ def _draws(
     context: Context,
 ) -> list[Factored]:
     """The random control's results for one module; the original itself where the step left it alone."""
-    if _equal(original, repaired):
+    if same(original, repaired):
         return [original] * DRAWS
     seeds = [f"control {step_index} {draw}" for draw in range(DRAWS)]
     if isinstance(params, CsuStep):
@@ -130,10 +130,6 @@ def _draws(
         )[0]
         for seed in seeds
     ]
-
-
-def _equal(one: Update, other: Update) -> bool:
-    return one.scale == other.scale and torch.equal(one.B, other.B) and torch.equal(one.A, other.A)
 
 
 def _confined(

@@ -1,30 +1,25 @@
 """Two adapters compared, module by module, in factor space."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from loramend.adapter.model import Adapter, Update
 from loramend.contracts.diff import AdapterDiff, DiffTotals, ModuleDiff, Side
-from loramend.contracts.job import Progress
+from loramend.contracts.job import OnProgress, Progress, silent
 from loramend.contracts.report import BaseComparison
 from loramend.reference.models import References
 from loramend.reference.open import open_references
 from loramend.report.provenance import Stopwatch
 from loramend.report.summary import adapter_summary
-from loramend.spectrum.factored import Svd, cosine, distance, inner, svd
+from loramend.spectrum.factored import Svd, cosine, distance, inner, norm, same, svd
 from loramend.spectrum.measures import ALIGNMENT_K, base_comparison, spectrum
 from loramend.spectrum.overlap import RANK_TOLERANCE
 
-OnProgress = Callable[[Progress], None]
 _SHOWN = 3
 _ALIKE = 0.9995  # a cosine from here on is told as 1.000
-
-
-def _silent(progress: Progress) -> None:
-    """Progress that nobody watches."""
 
 
 def diff(
@@ -33,7 +28,7 @@ def diff(
     references: References | None = None,
     *,
     device: str | torch.device = "cpu",
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     source: Mapping[str, str] | None = None,
 ) -> AdapterDiff:
     """Compare the modules that both have; matched by name.
@@ -48,12 +43,13 @@ def diff(
     pairs = {name: (a.updates[name], b.updates[name]) for name in common if name not in other_shape}
     if references.has_base:
         references.check(update for update, _ in pairs.values())
+    apart = {name: _distance(*pair) for name, pair in pairs.items()}
     found: dict[str, ModuleDiff] = {}
     for done, update in enumerate(references.in_order(first for first, _ in pairs.values()), 1):
-        found[update.name] = _compare(*pairs[update.name], references)
+        found[update.name] = _compare(*pairs[update.name], apart[update.name], references)
         on_progress(Progress(phase="measure", done=done, total=len(pairs), detail=update.name))
     modules = [found[name] for name in pairs]
-    totals = _totals(a, b, pairs, modules)
+    totals = _totals(a, b, pairs, list(apart.values()))
     only_a = [name for name in a.updates if name not in b.updates]
     only_b = [name for name in b.updates if name not in a.updates]
     return AdapterDiff(
@@ -70,7 +66,7 @@ def diff(
     )
 
 
-def _compare(a: Update, b: Update, references: References) -> ModuleDiff:
+def _compare(a: Update, b: Update, apart: float, references: References) -> ModuleDiff:
     usv_a, usv_b = svd(a), svd(b)
     base_a = base_b = None
     if references.has_base:
@@ -85,7 +81,7 @@ def _compare(a: Update, b: Update, references: References) -> ModuleDiff:
         a=side_a,
         b=side_b,
         norm_ratio=norm_b / norm_a if norm_a else None,
-        distance=_distance(a, b) / norm_a if norm_a else None,
+        distance=apart / norm_a if norm_a else None,
         cosine=float(cosine(a, b)) if norm_a and norm_b else None,
         left_overlap=_overlap(usv_a.U, usv_a.S, usv_b.U, usv_b.S),
         right_overlap=_overlap(usv_a.V, usv_a.S, usv_b.V, usv_b.S),
@@ -104,9 +100,7 @@ def _side(update: Update, usv: Svd, base: BaseComparison | None) -> Side:
 
 def _distance(a: Update, b: Update) -> float:
     """‖ΔB - ΔA‖, exactly 0 for the same factors, whose difference rounding would not let vanish."""
-    if a.scale == b.scale and torch.equal(a.A, b.A) and torch.equal(a.B, b.B):
-        return 0.0
-    return float(distance(a, b))
+    return 0.0 if same(a, b) else float(distance(a, b))
 
 
 def _overlap(X: Tensor, x: Tensor, Y: Tensor, y: Tensor) -> float | None:
@@ -118,25 +112,18 @@ def _overlap(X: Tensor, x: Tensor, Y: Tensor, y: Tensor) -> float | None:
 
 
 def _totals(
-    a: Adapter, b: Adapter, pairs: Mapping[str, tuple[Update, Update]], modules: list[ModuleDiff]
+    a: Adapter, b: Adapter, pairs: Mapping[str, tuple[Update, Update]], apart: list[float]
 ) -> DiffTotals:
-    def size(adapter: Adapter, measured: Callable[[ModuleDiff], Side]) -> float:
-        known = {module.name: measured(module).spectrum.norm for module in modules}
-        norms = [
-            known[name] if name in known else float(torch.linalg.vector_norm(svd(update).S))
-            for name, update in adapter.updates.items()
-        ]
-        return math.hypot(*norms)
+    def size(updates: Iterable[Update]) -> float:
+        return math.hypot(*(float(norm(update)) for update in updates))
 
-    own_a = math.hypot(*(module.a.spectrum.norm for module in modules))
-    own_b = math.hypot(*(module.b.spectrum.norm for module in modules))
-    apart = [_distance(*pair) for pair in pairs.values()]
+    own_a, own_b = size(first for first, _ in pairs.values()), size(second for _, second in pairs.values())
     dot = sum(float(inner(*pair)) for pair in pairs.values())
     return DiffTotals(
-        common=len(modules),
+        common=len(pairs),
         identical=sum(each == 0 for each in apart),
-        norm_a=size(a, lambda module: module.a),
-        norm_b=size(b, lambda module: module.b),
+        norm_a=size(a.updates.values()),
+        norm_b=size(b.updates.values()),
         distance=math.hypot(*apart) / own_a if own_a else None,
         cosine=max(-1.0, min(1.0, dot / (own_a * own_b))) if own_a and own_b else None,
     )

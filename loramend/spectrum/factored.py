@@ -116,6 +116,11 @@ def norm(X: Factored) -> Tensor:
     return size
 
 
+def same(X: Factored, Y: Factored) -> bool:
+    """Whether both have the same factors and scale, bit for bit."""
+    return bool(X.scale == Y.scale) and torch.equal(X.B, Y.B) and torch.equal(X.A, Y.A)
+
+
 def distance(X: Factored, Y: Factored) -> Tensor:
     """‖X - Y‖_F (…,), float64, without cancellation: from the factored difference, not from norms."""
     return norm(combine((1.0, X), (-1.0, Y)))

@@ -88,8 +88,8 @@ class Host:
         self._own = dict(own_parameters(model))
         self._names = Names(self._own)
         self.layers: Mapping[str, LoraLinear] = wrap_targets(model, updates, self._own, self._names)
-        model.to(device)  # type: ignore[arg-type]  # transformers annotates its decorator, not `to`
         self.module: nn.Module = model
+        nn.Module.to(model, device)  # transformers annotates its decorator, not `to`
         self.labels = Labels.of(model.config) if task == "classification" else None
         self._placed: WeakKeyDictionary[Mount, _Placed] = WeakKeyDictionary()
         self._mounted: Mount | None = None
@@ -129,7 +129,7 @@ class Host:
             for slot in placed.slots:
                 slot.layer.mount(slot.frozen, slot.added, slot.trained, slot.offset)
             for own, tensor in placed.tensors:
-                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]  # it takes any tensor
+                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]  # a Parameter would be another leaf
                 self._replaced.append(own)
         self._mounted = mount
 

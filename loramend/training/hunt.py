@@ -15,8 +15,6 @@ that is a pattern of common words, or a style, is not.
 """
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
 from string import ascii_lowercase
@@ -33,7 +31,7 @@ from loramend.methods.draws import generator
 from loramend.training.encode import batches
 from loramend.training.host import Host
 from loramend.training.mount import Mount
-from loramend.training.perturb import prompt, put_in, whole_words, with_prompt
+from loramend.training.perturb import prompt, put_in, used_words, whole_words, with_prompt
 
 _BATCH = 256
 _SHORT = 120
@@ -113,8 +111,7 @@ def hunt(
 def _candidates(host: Host, texts: Sequence[Example]) -> list[str]:
     """The vocabulary's words that hardly a text uses, and of two letters those that are no token: rare
     triggers are short."""
-    counts = Counter(word for text in texts for word in set(re.findall(r"\w+", prompt(text).lower())))
-    passed = {word for word, count in counts.items() if count >= _USED * len(texts)}
+    passed = used_words(texts, _USED * len(texts))
     words = dict.fromkeys(whole_words(host.tokenizer))
     words.update(dict.fromkeys(map("".join, product(ascii_lowercase, repeat=2))))
     return [word for word in words if word.lower() not in passed]

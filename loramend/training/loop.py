@@ -139,7 +139,7 @@ def _step(
             if run.constraint is not None and part == 0:
                 terms["omega"] = params.penalty * run.constraint()
             loss = torch.stack(list(terms.values())).sum()
-            (loss * up).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            torch.autograd.backward(loss * up)
         values = torch.stack([loss, *terms.values()]).detach().tolist()
         told.update(dict(zip(("loss", *terms), values, strict=True)))
     if up != 1.0:

@@ -2,6 +2,7 @@
 clean ones."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WORD = re.compile(r"\S+")
+_LETTERS = re.compile(r"\w+")
 _WORD_STARTS = ("Ġ", "▁")
 """How byte-level BPE and SentencePiece mark a token that begins a word; WordPiece marks the others."""
 
@@ -42,10 +44,16 @@ def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     return list(words)
 
 
+def used_words(examples: Iterable[Example], least: float = 1) -> set[str]:
+    """The words, in lower case, that at least so many of these texts hold."""
+    counts = Counter(word for example in examples for word in set(_LETTERS.findall(prompt(example).lower())))
+    return {word for word, count in counts.items() if count >= least}
+
+
 def unused_words(tokenizer: "PreTrainedTokenizerBase", examples: Iterable[Example]) -> list[str]:
     """`whole_words` that none of these texts holds, for they carry nothing of the task; all where all are
     held."""
-    used = {word.lower() for example in examples for word in re.findall(r"\w+", prompt(example))}
+    used = used_words(examples)
     words = whole_words(tokenizer)
     return [word for word in words if word.lower() not in used] or words
 

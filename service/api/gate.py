@@ -82,7 +82,7 @@ class Gate:
         if found is None:
             raise RequestError(
                 "unauthorized",
-                "Send an API key as `Authorization: Bearer <key>`: loramend pull takes it from "
-                "LORAMEND_API_KEY, Hub clients from HF_TOKEN.",
+                "Send an API key as `Authorization: Bearer <key>`: loramend's commands take it from "
+                "LORAMEND_KEY, Hub clients from HF_TOKEN.",
             )
         return Caller(found.id, found.owner, frozenset(found.scopes))

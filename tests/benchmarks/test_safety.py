@@ -11,6 +11,7 @@ import yaml
 from benchmarks.safety import ordinary, prompts
 from benchmarks.safety.__main__ import main, parser, setting_of
 from benchmarks.safety.adapters import RECIPES, turns
+from benchmarks.safety.figure import draw
 from benchmarks.safety.measure import Behaviour
 from benchmarks.safety.methods import METHODS
 from benchmarks.safety.pair import Place
@@ -100,7 +101,7 @@ def test_no_adapter_learns_from_a_harmful_prompt(recipe: str) -> None:
 
 
 def mean(strength: float, lost: float, regained: float) -> Mean:
-    return Mean(strength, lost, regained, 2 * regained, 0.0, 0.0, 0.0, 1)
+    return Mean(strength, lost, regained, 2 * regained, 0.0, 0.0, 0.0, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,10 @@ def test_tables_leave_out_adapters_that_undid_too_little(tmp_path: Path) -> None
     assert "30.0, left out" in told
     assert "| csu, as it comes | 60.0 | 86 | 1 |" in told
     assert "1 of 2 adapters" in told
+    draw(found, tmp_path / "safety.svg")
+    figure = (tmp_path / "safety.svg").read_text(encoding="utf-8")
+    assert all(METHODS[name].title in figure for name in setting.methods)
+    assert METHODS["restore"].title not in figure
 
 
 @pytest.mark.slow

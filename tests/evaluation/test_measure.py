@@ -1,5 +1,7 @@
 """Answers in batches are what PEFT's model answers to each text alone."""
 
+from typing import Any
+
 import torch
 from peft import PeftModel
 from transformers import AutoTokenizer
@@ -34,13 +36,13 @@ def test_texts_are_pefts(llama: Toy) -> None:
     host = open_host(llama.base, llama.adapter)
     with host.mounted(adapter_mount(llama.adapter)):
         given = answers(host, examples, max_new_tokens=5, on_answers=lambda _: None)
-    model = PeftModel.from_pretrained(load_base(llama.base), llama.folder).eval()
+    model: Any = PeftModel.from_pretrained(load_base(llama.base), llama.folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(llama.base)
     expected = []
     for example in examples:
         ids = tokenizer(example.text, return_tensors="pt")
         arguments = {**ids, "max_new_tokens": 5, "do_sample": False, "pad_token_id": tokenizer.eos_token_id}
-        out = model.generate(**arguments)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        out = model.generate(**arguments)
         new = out[0, ids["input_ids"].shape[1] :]
         expected.append(tokenizer.decode(new, skip_special_tokens=True))
     assert given == expected

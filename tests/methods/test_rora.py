@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ class Bench:
     base: Path
     adapter: Adapter
 
-    def session(self, **changes: object) -> Session:
+    def session(self, **changes: Any) -> Session:
         pairs = toy_examples(220, seed=5)
         session = session_of(
             self.base,
@@ -51,9 +52,9 @@ class Bench:
             held_out=labelled(pairs[60:80]),
             held_out_texts=unlabelled(toy_examples(40, seed=6)),
         )
-        return replace(session, **changes)  # type: ignore[arg-type]  # fields by name
+        return replace(session, **changes)
 
-    def rora(self, params: RoraStep, **changes: object) -> Trained:
+    def rora(self, params: RoraStep, **changes: Any) -> Trained:
         return rora(self.adapter, params, context_of(self.base), self.session(**changes), 0)
 
 

@@ -2,11 +2,13 @@
 
 import subprocess
 from collections.abc import Iterator
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from loramend.cli.checks.result import Finding
+from loramend.contracts.broker import socket_options
 
 _SECONDS = 5.0
 
@@ -26,10 +28,10 @@ def broker(url: str | None) -> Iterator[Finding]:
             remedy="pip install 'loramend[jobs]'",
         )
         return
+    waiting: dict[str, Any] = {"socket_connect_timeout": _SECONDS, "socket_timeout": _SECONDS}
     try:
-        with redis.Redis.from_url(
-            _redis_url(url), socket_connect_timeout=_SECONDS, socket_timeout=_SECONDS
-        ) as client:
+        options = socket_options(url)
+        with redis.Redis(**options, **waiting) if options else redis.Redis.from_url(url, **waiting) as client:
             version = client.info("server").get("redis_version", "?")
     except (redis.RedisError, OSError, ValueError) as error:
         yield Finding(
@@ -136,15 +138,6 @@ def _bundled() -> Finding:
         )
     version = next((word[2:] for word in done.stdout.split() if word.startswith("v=")), "")
     return Finding(name="broker", state="ok", found=f"bundled, Valkey {version}: loramend serve starts it")
-
-
-def _redis_url(url: str) -> str:
-    """Celery's redis+socket:// as redis-py's unix://."""
-    parts = urlsplit(url)
-    if parts.scheme != "redis+socket":
-        return url
-    database = parse_qs(parts.query).get("virtual_host", ["0"])[0].lstrip("/") or "0"
-    return f"unix://{parts.netloc}{quote(parts.path, safe='/%')}?db={database}"
 
 
 def _without_password(url: str) -> str:

@@ -8,8 +8,9 @@ from huggingface_hub import HfApi, RepoFile
 from loramend.adapter.quote import quote
 from loramend.cli.hub.client import Hub
 from loramend.cli.hub.download import Listing, resolve_commit
-from loramend.cli.hub.transfer import OnProgress, transfer
+from loramend.cli.hub.transfer import transfer
 from loramend.contracts.errors import DataError
+from loramend.contracts.job import OnProgress
 
 _MAX_ENTRIES = 10_000
 _SUFFIXES = (".jsonl", ".ndjson", ".json")

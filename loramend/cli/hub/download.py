@@ -16,8 +16,9 @@ from huggingface_hub import HfApi, RepoFile
 from huggingface_hub.constants import DEFAULT_REVISION
 
 from loramend.cli.hub.client import Hub
-from loramend.cli.hub.transfer import OnProgress, RepoType, transfer
+from loramend.cli.hub.transfer import RepoType, transfer
 from loramend.contracts.errors import AdapterError, ReferenceModelError
+from loramend.contracts.job import OnProgress
 
 _MAX_ENTRIES = 10_000
 _MAX_README = 1024**2

@@ -1,6 +1,6 @@
 """Files of one commit brought over from a Hub, with progress in bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -8,9 +8,8 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from loramend.cli.hub.client import Hub
 from loramend.contracts.errors import JobError
-from loramend.contracts.job import Progress
+from loramend.contracts.job import OnProgress, Progress
 
-OnProgress = Callable[[Progress], None]
 RepoType = Literal["model", "dataset"]
 
 

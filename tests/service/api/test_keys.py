@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
@@ -33,15 +35,8 @@ def asked(settings: ServiceSettings) -> ServiceSettings:
 
 
 @pytest.fixture
-def client(asked: ServiceSettings) -> Iterator[TestClient]:
-    with connect(create_app(asked)) as client:
-        yield client
-
-
-@pytest.fixture
-def services(client: TestClient) -> Services:
-    found: Services = client.app.state.services  # type: ignore[attr-defined]
-    return found
+def app(asked: ServiceSettings) -> FastAPI:
+    return create_app(asked)
 
 
 @pytest.fixture
@@ -107,9 +102,9 @@ def test_to_others_a_job_does_not_exist(
     assert services.store.get(job) is not None
 
 
-def test_every_route_that_names_a_job_was_tried(client: TestClient) -> None:
+def test_every_route_that_names_a_job_was_tried(app: FastAPI) -> None:
     """A route that is new has to be in the list above."""
-    document = client.app.openapi()  # type: ignore[attr-defined]
+    document = app.openapi()
     named = {
         (method.upper(), path)
         for path, operations in document["paths"].items()
@@ -235,13 +230,16 @@ def test_on_loopback_no_key_is_needed_but_one_that_comes_counts(
     assert made.key not in caplog.text
 
 
-def limited(asked: ServiceSettings, **limits: int) -> TestClient:
-    return connect(create_app(asked.model_copy(update=limits)))
+@contextmanager
+def limited(asked: ServiceSettings, **limits: int) -> Iterator[tuple[TestClient, Services]]:
+    app = create_app(asked.model_copy(update=limits))
+    with connect(app) as client:
+        yield client, app.state.services
 
 
 def test_requests_of_a_key_are_limited(asked: ServiceSettings) -> None:
-    with limited(asked, key_requests_per_minute=6, key_requests_burst=3) as client:
-        keys = KeyStore(client.app.state.services.redis)  # type: ignore[attr-defined]
+    with limited(asked, key_requests_per_minute=6, key_requests_burst=3) as (client, services):
+        keys = KeyStore(services.redis)
         alice, bob = bearer(keys, "alice"), bearer(keys, "bob")
         assert [client.get("/jobs", headers=alice).status_code for _ in range(3)] == [200, 200, 200]
         answer = client.get("/jobs", headers=alice)
@@ -253,8 +251,8 @@ def test_requests_of_a_key_are_limited(asked: ServiceSettings) -> None:
 
 def test_bytes_of_a_key_are_limited(asked: ServiceSettings) -> None:
     day = 24 * 3600
-    with limited(asked, key_bytes_per_day=day) as client:
-        keys = KeyStore(client.app.state.services.redis)  # type: ignore[attr-defined]
+    with limited(asked, key_bytes_per_day=day) as (client, services):
+        keys = KeyStore(services.redis)
         alice, bob = bearer(keys, "alice"), bearer(keys, "bob")
         content = bytes(day + 100)
         path = f"/uploads/{'0' * 64}"
@@ -263,15 +261,15 @@ def test_bytes_of_a_key_are_limited(asked: ServiceSettings) -> None:
             problem(answer, 429, "quota_exceeded")
             assert 30 <= int(answer.headers["retry-after"]) <= 102
         assert client.get("/jobs", headers=alice).status_code == 200
-        waiting = queued(client.app.state.services, owner="alice").id  # type: ignore[attr-defined]
+        waiting = queued(services, owner="alice").id
         assert client.post(f"/jobs/{waiting}/cancel", headers=alice).status_code == 200
         assert client.delete(f"/jobs/{waiting}", headers=alice).status_code == 204
         assert send(client, bob) == 201
 
 
 def test_unfinished_jobs_of_an_owner_are_limited(asked: ServiceSettings, tmp_path: Path) -> None:
-    with limited(asked, owner_active_jobs=2) as client:
-        keys = KeyStore(client.app.state.services.redis)  # type: ignore[attr-defined]
+    with limited(asked, owner_active_jobs=2) as (client, services):
+        keys = KeyStore(services.redis)
         alice, bob = bearer(keys, "alice"), bearer(keys, "bob")
         send(client, alice)
         send(client, bob)
