@@ -157,9 +157,9 @@ def test_a_hub_adapter_that_cannot_be_had(page: Any, server: Served) -> None:
     page.get_by_role("alert").get_by_text("The Hub could not be reached").wait_for()
 
 
-def long_job(url: str, folder: Path) -> str:
+def long_job(url: str, folder: Path, *, modules: int = 300) -> str:
     """A repair that takes a while, submitted beside the page."""
-    adapter = make_long_adapter(folder, rank=16)
+    adapter = make_long_adapter(folder, modules=modules, rank=16)
     body = tar_gz({file.name: file.read_bytes() for file in adapter.iterdir()})
     request = {"steps": LONG_STEPS * 2}
     answer = httpx.post(f"{url}/repair", files={"adapter": body, "request": (None, json.dumps(request))})
@@ -167,7 +167,8 @@ def long_job(url: str, folder: Path) -> str:
 
 
 def test_cancel_from_the_job_and_from_the_list(page: Any, server: Served, tmp_path: Path) -> None:
-    first, second = long_job(server.url, tmp_path / "one"), long_job(server.url, tmp_path / "two")
+    # Longer than the clicks take on any machine; both are canceled.
+    first, second = (long_job(server.url, tmp_path / name, modules=2000) for name in ("one", "two"))
     open_page(page, server.url, f"#/jobs/{first}")
     page.locator("#job-doing", has_text=" of ").wait_for()
     assert violations(page) == []
