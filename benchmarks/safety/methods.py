@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from loramend.adapter.model import Adapter
+from loramend.contracts.data_steps import CleanSubspaceStep
 from loramend.contracts.steps import (
     CsuStep,
     IntrudersStep,
@@ -14,7 +15,9 @@ from loramend.contracts.steps import (
     Step,
 )
 from loramend.methods.base import Context
+from loramend.methods.clean_subspace import clean_subspace
 from loramend.methods.registry import METHODS as REPAIRS
+from loramend.training.session import Session
 
 INSIDE = (1.0, 10.0, 100.0)
 OUTSIDE = (1.0, 3.0, 10.0)
@@ -57,6 +60,9 @@ METHODS: Mapping[str, Method] = {
         (0.25, 0.5, 1.0),
     ),
     "restore": Method("restore", lambda alpha: RestoreStep(alpha=alpha), (0.4, 1.0)),
+    "clean_subspace": Method(
+        "clean_subspace, given texts of the task", lambda k: CleanSubspaceStep(k=int(k)), (128.0, 32.0, 8.0)
+    ),
     "intruders": Method("intruders", lambda kept: IntrudersStep(mitigation=kept), (0.5, 0.0)),
     "shrink": Method("shrunk", lambda kept: ShrinkStep(factor=kept), (0.8, 0.6, 0.5), control=True),
     "random_subspace": Method(
@@ -69,7 +75,13 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def repaired(adapter: Adapter, step: Step, context: Context) -> Adapter:
-    """The adapter after the step alone."""
-    outcomes = REPAIRS[step.type](adapter, step, context)
+def repaired(adapter: Adapter, step: Step, context: Context, session: Session) -> Adapter:
+    """The adapter after the step alone.
+
+    session  the clean text that is there for a step that reads some
+    """
+    if isinstance(step, CleanSubspaceStep):
+        outcomes = clean_subspace(adapter, step, context, session)
+    else:
+        outcomes = REPAIRS[step.type](adapter, step, context)
     return adapter.with_updates({outcome.name: outcome.update for outcome in outcomes})

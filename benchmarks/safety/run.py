@@ -23,14 +23,20 @@ from benchmarks.safety.measure import Behaviour, behaviour
 from benchmarks.safety.methods import METHODS, repaired
 from benchmarks.safety.pair import Place
 from benchmarks.safety.prompts import Part, Prompts, read
+from benchmarks.safety.task import Row, question
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
+from loramend.data.examples import Example, Message
 from loramend.methods.base import Context
 from loramend.reference.open import open_references
 from loramend.spectrum.factored import distance, norm
 from loramend.training.host import Host, open_host
+from loramend.training.session import Session
 
 TASK = "sst-2"
+CLEAN_TEXTS = 300
+"""Of the task's training part, for a repair that reads clean text."""
+
 GIVEN, ALIGNED = "given", "aligned"
 FORMAT = 1  # raise where the benchmark itself changes what a cell means
 
@@ -138,7 +144,7 @@ def _prepare(threads: int) -> None:
     quiet()
 
 
-def _fill(chosen: Sequence[Cell], rows: Sequence[Any], setting: Setting) -> None:
+def _fill(chosen: Sequence[Cell], rows: Sequence[Row], setting: Setting) -> None:
     first = chosen[0]
     folder = pair.adapter(setting.place, rows, first.recipe, first.seed)
     given = read_adapter(folder)
@@ -151,9 +157,10 @@ def _fill(chosen: Sequence[Cell], rows: Sequence[Any], setting: Setting) -> None
         pair.base(setting.place), whole, cache_dir=setting.place.out / "cache"
     ) as references:
         context = Context(references=references, device=torch.device("cpu"), seed=first.seed)
+        session = _session(host, given, sample(rows, CLEAN_TEXTS), first.seed)
         for cell in chosen:
             start = time.monotonic()
-            found = _measured(cell, given, host, context, prompts, texts)
+            found = _measured(cell, given, context, session, prompts, texts)
             found = {"node": str(cell), **found, "seconds": round(time.monotonic() - start, 1)}
             path = _place(cell, setting)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,23 +169,40 @@ def _fill(chosen: Sequence[Cell], rows: Sequence[Any], setting: Setting) -> None
 
 
 def _measured(
-    cell: Cell, given: Adapter, host: Host, context: Context, prompts: Prompts, texts: Sequence[Any]
+    cell: Cell, given: Adapter, context: Context, session: Session, prompts: Prompts, texts: Sequence[Row]
 ) -> dict[str, Any]:
-    made = list(_variants(cell, given, context))
+    made = list(_variants(cell, given, context, session))
     return {
-        "draws": [asdict(behaviour(host, adapter, prompts, texts)) for adapter in made],
+        "draws": [asdict(behaviour(session.host, adapter, prompts, texts)) for adapter in made],
         "distance": statistics.fmean(_distance(given, adapter) for adapter in made),
     }
 
 
-def _variants(cell: Cell, given: Adapter, context: Context) -> Iterator[Adapter | None]:
+def _session(host: Host, given: Adapter, rows: Sequence[Row], seed: int) -> Session:
+    """The clean text that a defender has: questions of the adapter's task."""
+    texts = [Example("", messages=(Message("user", question(row.text)),)) for row in rows]
+    return Session(
+        host=host,
+        given=given,
+        threat="poisoned_adapter",
+        labelled=(),
+        texts=texts,
+        held_out=(),
+        held_out_texts=(),
+        digest="",
+        seed=seed,
+        on_progress=lambda _progress: None,
+    )
+
+
+def _variants(cell: Cell, given: Adapter, context: Context, session: Session) -> Iterator[Adapter | None]:
     method = METHODS.get(cell.method)
     if method is None:
         yield given if cell.method == GIVEN else None
         return
     for draw in range(method.draws):
         step = method.step(cell.strength)
-        yield repaired(given, step, replace(context, seed=1000 * draw + context.seed))
+        yield repaired(given, step, replace(context, seed=1000 * draw + context.seed), session)
 
 
 def _distance(given: Adapter, adapter: Adapter | None) -> float:

@@ -157,9 +157,10 @@ def test_the_whole_command_on_a_tiny_model(
     packages: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = llama_folder(tmp_path)
+    methods = ("csu", "clean_subspace", "shrink")
     options = [
         "--packages", packages, "--data", data, "--out", tmp_path / "out", "--base", base, "--steps", "2",
-        "--recipes", "persona", "--seeds", "0", "--methods", "csu", "shrink", "--harmful", "4", "--rows", "8",
+        "--recipes", "persona", "--seeds", "0", "--methods", *methods, "--harmful", "4", "--rows", "8",
         "--jobs", "1", "--records", tmp_path / "records.jsonl",
     ]  # fmt: skip
     arguments = list(map(str, options))
@@ -172,4 +173,4 @@ def test_the_whole_command_on_a_tiny_model(
     assert "harmful prompts refused" in told
     assert (tmp_path / "out" / "tables.md").is_file()
     assert len((tmp_path / "records.jsonl").read_text().splitlines()) == len(filled)
-    assert len(METHODS["csu"].strengths) + len(METHODS["shrink"].strengths) + 2 == len(filled)
+    assert sum(len(METHODS[name].strengths) for name in methods) + 2 == len(filled)
