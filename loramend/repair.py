@@ -11,6 +11,9 @@ import torch
 from loramend.adapter.capability import subspace_blockers
 from loramend.adapter.model import Adapter, Update
 from loramend.adapter.write import as_written
+from loramend.bank.describe import describe
+from loramend.bank.file import OpenBank
+from loramend.bank.triage import triage, without_bank
 from loramend.contracts.data import EvaluationSpec
 from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
 from loramend.contracts.errors import AdapterError, ReferenceModelError
@@ -26,6 +29,7 @@ from loramend.contracts.steps import (
     SubspaceStep,
     needs_of,
 )
+from loramend.contracts.triage import Triage
 from loramend.data.examples import Corpus
 from loramend.evaluation.repaired import evaluate_repair
 from loramend.evaluation.run import check_evaluation
@@ -56,12 +60,14 @@ def inspect(
     device: str | torch.device = "cpu",
     on_progress: OnProgress = silent,
     source: Mapping[str, str] | None = None,
+    bank: OpenBank | None = None,
 ) -> Report:
     """Measure an adapter and change nothing.
 
     references  base and aligned models to measure against, if any
     on_progress called after each module; an exception it raises ends the work and passes through
     source      where the adapter came from, for the report
+    bank        other adapters to set this one beside, as it came
     Raises ReferenceModelError where a reference does not fit the adapter.
     """
     watch = Stopwatch()
@@ -72,12 +78,14 @@ def inspect(
     )
     modules = [_module_report(update, measured[name]) for name, update in adapter.updates.items()]
     totals = _totals(adapter)
+    triaged = _triage(adapter, measured, bank)
     return Report(
         kind="inspect",
-        summary=summary(adapter, (), modules, totals, ()),
+        summary=summary(adapter, (), modules, totals, (), triaged=triaged),
         adapter=adapter_summary(adapter),
         totals=totals,
         modules=modules,
+        triage=triaged,
         references=references.read(),
         caveats=caveats(adapter, ()),
         provenance=watch.provenance(device=torch.device(device), seed=seed, source=source or {}),
@@ -98,6 +106,7 @@ def repair(
     evaluation: EvaluationSpec | None = None,
     model: Path | None = None,
     checkpoints: Checkpoints | None = None,
+    bank: OpenBank | None = None,
 ) -> tuple[Adapter, Report]:
     """Take the steps in order and report what changed; the adapter given is not touched.
 
@@ -193,14 +202,16 @@ def repair(
     if session is not None:
         like = next((step for step in steps if isinstance(step, RoraStep)), None)
         evaluated = evaluate_repair(session, current, corpus, evaluation, like, draws)
+    triaged = _triage(adapter, before, bank)
     report = Report(
         kind="repair",
         threat=threat,
-        summary=summary(adapter, steps, modules, totals, placebo, training, evaluated),
+        summary=summary(adapter, steps, modules, totals, placebo, training, evaluated, triaged),
         adapter=adapter_summary(adapter),
         steps=list(steps),
         totals=totals,
         modules=modules,
+        triage=triaged,
         placebo=placebo,
         training=training,
         evaluation=evaluated,
@@ -210,6 +221,12 @@ def repair(
         provenance=watch.provenance(device=context.device, seed=seed, source=source or {}),
     )
     return current, report
+
+
+def _triage(adapter: Adapter, measured: Mapping[str, Measured], bank: OpenBank | None) -> Triage:
+    if bank is None:
+        return without_bank()
+    return triage(describe(adapter, {name: found.spectrum for name, found in measured.items()}), bank)
 
 
 def _has_placebo(steps: Sequence[Step], index: int) -> bool:

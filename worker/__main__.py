@@ -8,7 +8,9 @@ import warnings
 
 from pydantic import ValidationError
 
+from loramend.bank.file import read_bank
 from loramend.cli.hub.environment import environment
+from loramend.contracts.errors import BankError
 from service.jobs.records import QUEUES, Queue
 from service.jobs.settings import explain
 from service.logs import configure
@@ -27,8 +29,13 @@ def main() -> int:
     queues: tuple[Queue, ...] = parser.parse_args().queues
     try:
         settings = WorkerSettings()
+        if settings.bank is not None and queues != ("io",):
+            read_bank(settings.bank)
     except ValidationError as error:
         print(explain(error), file=sys.stderr)  # noqa: T201
+        return 1
+    except BankError as error:
+        print(f"LORAMEND_BANK: {error}", file=sys.stderr)  # noqa: T201
         return 1
     os.environ.update(environment(settings.hub_endpoint))
     configure(settings.log_level)

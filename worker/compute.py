@@ -7,6 +7,7 @@ import torch
 from loramend.adapter.archive import pack
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
+from loramend.bank.file import OpenBank, read_bank
 from loramend.contracts.job import JobResult, Progress
 from loramend.reference.models import References
 from loramend.reference.open import open_references
@@ -54,6 +55,7 @@ def _inspect(work: Work, adapter: Adapter, references: References) -> JobResult:
         device=_device(work),
         on_progress=work.keeper.on_progress,
         source=work.record.source_resolved,
+        bank=_bank(work),
     )
     write_report(report, work.folder)
     files = {name: work.folder / name for name in (REPORT, REPORT_HTML, REPORT_SARIF)}
@@ -78,6 +80,7 @@ def _repair(work: Work, adapter: Adapter, references: References, source: Path) 
         evaluation=record.evaluation,
         model=Path(base.path) if record.runs_model and base and base.path else None,
         checkpoints=StoredCheckpoints(work),
+        bank=_bank(work),
     )
     out = work.folder / "output"
     write_result(repaired, report, source, out)
@@ -104,6 +107,10 @@ def _repair(work: Work, adapter: Adapter, references: References, source: Path) 
 
 def _after_repair(work: Work) -> "Queue | JobResult":
     return "io" if work.record.publish is not None else result_of(work.record)
+
+
+def _bank(work: Work) -> OpenBank | None:
+    return read_bank(work.settings.bank) if work.settings.bank is not None else None
 
 
 def _device(work: Work) -> str:

@@ -44,6 +44,11 @@ class WorkerSettings(JobsSettings):
     max_model_bytes: int = Field(
         default=1000 * GiB, gt=0, description="Largest download of one reference model."
     )
+    bank: Path | None = Field(
+        default=None,
+        description="Bank file of `loramend bank build` that every inspection and repair is set beside; read "
+        "anew for each job.",
+    )
     lease_seconds: float = Field(
         default=30, gt=0, description="A job whose worker is silent for this long is given to another."
     )

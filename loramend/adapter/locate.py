@@ -11,7 +11,7 @@ from loramend.contracts.errors import AdapterError
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 _PREFERRED = (WEIGHTS_FILE, "pytorch_lora_weights.safetensors")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def find_adapter(path: Path) -> Found:
     """
     where = quote(path.name)
     if path.is_file():
-        if path.suffix.lower() in _PICKLES:
+        if path.suffix.lower() in PICKLES:
             raise pickle_refused(where)
         return _found(path.parent, path.name)
     if not path.is_dir():
@@ -60,7 +60,7 @@ def find_adapter(path: Path) -> Found:
         )
     for folder in (path, *folders):
         for name in _visible(folder):
-            if name.lower().endswith(_PICKLES):
+            if name.lower().endswith(PICKLES):
                 raise pickle_refused(name)
     raise AdapterError(
         "adapter_not_found",

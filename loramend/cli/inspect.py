@@ -11,6 +11,7 @@ def inspect(
     adapter: options.Adapter,
     base: options.Base = None,
     aligned: options.Aligned = None,
+    bank: options.Bank = None,
     report: options.Report = None,
     json: options.Json = False,
     seed: options.Seed = 0,
@@ -22,10 +23,12 @@ def inspect(
         check_writable(report, "--report")
     with interrupts_held():
         from loramend import repair as pipeline
+        from loramend.bank.file import read_bank
         from loramend.cli.tables import print_report
         from loramend.cli.work import prepared
         from loramend.result import report_text
 
+    opened = read_bank(bank) if bank is not None else None
     with prepared(adapter, base, aligned, device=device, cache=cache) as work:
         told = pipeline.inspect(
             work.adapter,
@@ -34,6 +37,7 @@ def inspect(
             device=work.device,
             on_progress=work.on_progress,
             source=work.source,
+            bank=opened,
         )
     if report is not None:
         write_text(report, report_text(told, report.name))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loramend.cli import keys
+from loramend.cli import bank, keys
 from loramend.cli.cancel import cancel
 from loramend.cli.diff import diff
 from loramend.cli.doctor import doctor
@@ -31,6 +31,7 @@ app.command()(inspect)
 app.command()(repair)
 app.command()(evaluate)
 app.command()(diff)
+app.add_typer(bank.app, name="bank")
 app.command()(serve)
 app.command()(doctor)
 app.command(rich_help_panel=_SERVER)(submit)

@@ -57,6 +57,13 @@ Device = Annotated[
 Cache = Annotated[
     Path, typer.Option(metavar="DIR", help="Where subspaces of model pairs are kept for the next adapter.")
 ]
+Bank = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A bank of adapters, of `loramend bank build`, to set this one beside as it came.",
+    ),
+]
 Report = Annotated[
     Path | None,
     typer.Option(

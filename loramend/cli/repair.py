@@ -41,6 +41,7 @@ def repair(
             rich_help_panel=options.TEXT,
         ),
     ] = None,
+    bank: options.Bank = None,
     report: options.Report = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR, if a repair made it.")] = False,
     json: options.Json = False,
@@ -71,11 +72,13 @@ def repair(
     with new_folder(out, replace=force) as folder:
         with interrupts_held():
             from loramend import repair as pipeline
+            from loramend.bank.file import read_bank
             from loramend.cli.tables import print_report
             from loramend.cli.work import prepared
             from loramend.result import report_text, write_result
             from loramend.training.checkpoint import FolderCheckpoints
 
+        opened = read_bank(bank) if bank is not None else None
         corpus = read_corpus(
             {
                 "clean": clean,
@@ -121,6 +124,7 @@ def repair(
                 evaluation=spec,
                 model=work.model,
                 checkpoints=FolderCheckpoints(checkpoints) if checkpoints else None,
+                bank=opened,
             )
             told = write_result(repaired, told, work.folder, folder)
         if report is not None:

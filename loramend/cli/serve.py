@@ -56,6 +56,16 @@ def serve(
             help="Folder under which requests may name local models.",
         ),
     ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            resolve_path=True,
+            metavar="FILE",
+            help="Bank of `loramend bank build` that every adapter is set beside.",
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where the worker computes: cpu, cuda, cuda:1, …")
     ] = None,
@@ -69,6 +79,10 @@ def serve(
     command, even when it is killed. The processes log into DATA/logs.
     """
     _check_installed()
+    if bank:
+        from loramend.bank.file import read_bank
+
+        read_bank(bank)
     root = data or default_root()
     needs_keys = not _is_loopback(host) and not os.environ.get("LORAMEND_API_KEYS")
     if needs_keys and not root.expanduser().exists():
@@ -90,6 +104,8 @@ def serve(
         }
         if model_root:
             settings["LORAMEND_MODEL_ROOTS"] = stdlib_json.dumps([str(root) for root in model_root])
+        if bank:
+            settings["LORAMEND_BANK"] = str(bank)
         if device:
             settings["LORAMEND_DEVICE"] = device
         supervisor = Supervisor(folder.logs, {**os.environ, **settings}, say=_warn)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from loramend.adapter.archive import extract
 from loramend.adapter.limits import Limits
+from loramend.adapter.locate import PICKLES
 from loramend.cli.errors import debugging
 from loramend.cli.found import Found
 from loramend.cli.hub.environment import HUGGINGFACE, environment
@@ -18,7 +19,6 @@ from loramend.contracts.names import HubId, Revision
 
 _HUB_ID: TypeAdapter[str] = TypeAdapter(HubId)
 _REVISION: TypeAdapter[str] = TypeAdapter(Revision)
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
 def find_adapter(text: str, scratch: Path) -> Found:
@@ -30,7 +30,7 @@ def find_adapter(text: str, scratch: Path) -> Found:
     path = Path(text).expanduser()
     if path.exists():
         # The reader takes a .safetensors file with its config beside it, and knows how to refuse a pickle.
-        readable = path.is_dir() or path.suffix == ".safetensors" or path.suffix in _PICKLES
+        readable = path.is_dir() or path.suffix == ".safetensors" or path.suffix in PICKLES
         place = path if readable else extract(path, scratch / "adapter", Limits())
         return Found(place, text, {"path": str(path.absolute())})
     missing = AdapterError(

@@ -9,9 +9,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from loramend.bank.words import NAMES
 from loramend.cli.errors import printable
 from loramend.contracts.evidence import Calibration, Evaluation, Rate, Variant
 from loramend.contracts.report import ModuleReport, Report, Spectrum
+from loramend.contracts.triage import Triage, TriageStatistic
 from loramend.evaluation.words import percent
 from loramend.report.charts import setting
 
@@ -28,6 +30,8 @@ def print_report(report: Report) -> None:
             print_whole(calibration_table(trained.calibration))
     if report.evaluation is not None:
         print_whole(evaluation_table(report.evaluation))
+    if report.triage is not None and report.triage.statistics:
+        print_whole(triage_table(report.triage.statistics))
     print_lines(summary_lines(report))
 
 
@@ -108,13 +112,32 @@ def calibration_table(calibration: Calibration) -> Table:
     return table
 
 
+def triage_table(statistics: list[TriageStatistic]) -> Table:
+    """Each statistic of the whole adapter beside the bank's."""
+    table = plain_table("beside the bank", ("value", "low", "median", "high", "not above", "z"))
+    for each in statistics:
+        cells = (number(value) for value in (each.value, each.low, each.median, each.high))
+        quantile = "–" if each.quantile is None else f"{each.quantile:.0%}"
+        z = "–" if each.z is None else f"{each.z:+.1f}"
+        table.add_row(Text(NAMES[each.name]), *cells, quantile, z)
+    return table
+
+
+def triage_lines(found: Triage) -> list[str]:
+    """Its sentences, but for the finding where a report's summary has it, and the published limits."""
+    limits = [f"{limit.text} ({limit.source})" for limit in found.limits]
+    told = found.sentences if found.bank is None else found.sentences[1:]
+    return [printable(line) for line in (*told, *limits)]
+
+
 def summary_lines(report: Report) -> list[str]:
     """What was read of models, and the report's sentences and caveats, each on its line."""
     read = [
         f"Read {model.tensors} tensors of {model.name}, the {model.role} model."
         for model in report.references
     ]
-    return [printable(line) for line in (*read, *report.summary, *report.caveats)]
+    triaged = triage_lines(report.triage) if report.triage is not None else []
+    return [printable(line) for line in (*read, *report.summary, *triaged, *report.caveats)]
 
 
 def print_whole(table: Table) -> None:

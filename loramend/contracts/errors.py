@@ -4,6 +4,7 @@ LoramendError                 every error this project raises on purpose
 ├── AdapterError              the adapter cannot be read, or must not be
 ├── ReferenceModelError       a base or aligned model cannot serve as reference
 ├── DataError                 clean, unlabelled or evaluation text cannot be read
+├── BankError                 a bank of adapters cannot be read
 ├── RequestError              the request itself is wrong or cannot be met
 └── JobError                  a job ended without a result
 """
@@ -40,6 +41,9 @@ ErrorCode = Literal[
     "reference_mismatch",
     "reference_identical",
     "path_not_allowed",
+    # the bank it is set beside
+    "bank_not_found",
+    "bank_invalid",
     # the Hub
     "hub_not_found",
     "hub_forbidden",
@@ -111,6 +115,8 @@ CODES: dict[ErrorCode, CodeInfo] = {
     "reference_mismatch": CodeInfo(422, "The reference model does not fit the adapter"),
     "reference_identical": CodeInfo(422, "Base and aligned model are the same"),
     "path_not_allowed": CodeInfo(422, "That local path is not allowed"),
+    "bank_not_found": CodeInfo(500, "The bank of adapters was not found"),
+    "bank_invalid": CodeInfo(500, "The bank of adapters cannot be read"),
     "hub_not_found": CodeInfo(422, "Not found on the Hub"),
     "hub_forbidden": CodeInfo(422, "The Hub refused access"),
     "hub_unavailable": CodeInfo(502, "The Hub could not be reached"),
@@ -219,6 +225,10 @@ class ReferenceModelError(LoramendError):
 
 class DataError(LoramendError):
     """Clean, unlabelled or evaluation text cannot be read."""
+
+
+class BankError(LoramendError):
+    """A bank of adapters cannot be read."""
 
 
 class RequestError(LoramendError):

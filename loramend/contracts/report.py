@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from loramend.contracts.evidence import DataRead, Evaluation, TrainingReport
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import Step
+from loramend.contracts.triage import Triage
 
 
 class ReportModel(BaseModel):
@@ -202,6 +203,10 @@ class Report(ReportModel):
     steps: list[Step] = Field(default_factory=list, description="The steps taken, defaults filled in.")
     totals: Totals
     modules: list[ModuleReport]
+    triage: Triage | None = Field(
+        default=None,
+        description="The adapter as it came, beside a bank of others; null in reports of earlier versions.",
+    )
     placebo: list[PlaceboComparison] = Field(default_factory=list)
     training: list[TrainingReport] = Field(default_factory=list, description="One a rora step.")
     evaluation: Evaluation | None = Field(

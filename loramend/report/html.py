@@ -6,6 +6,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from loramend.bank.words import NAMES, OF_MODULE
 from loramend.contracts.data import Metric
 from loramend.contracts.evidence import Rate, VariantName
 from loramend.contracts.report import ModuleReport, Report
@@ -80,6 +81,8 @@ def page_environment() -> Environment:
         "rate": _rate,
         "setting": setting,
         "changes": _changes,
+        "statistic": NAMES.__getitem__,
+        "of_module": OF_MODULE.__getitem__,
     }
     return environment
 

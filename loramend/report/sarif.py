@@ -44,6 +44,7 @@ _RULES = (
     _Rule("attack-success", "TriggerStillWorks", "Triggered examples that still get the target."),
     _Rule("flips", "InsertionsFlipAnswers", "Random insertions that change the answer to the same text."),
     _Rule("turning-word", "WordTurnsAnswers", "A word that turns the given adapter's answer on any text."),
+    _Rule("unlike-bank", "UnlikeTheBank", "Weights unlike those of a bank of other adapters."),
     _Rule("not-repaired", "TensorNotRepaired", "A tensor that was copied as it came, not looked into."),
     _Rule("left-alone", "ModuleLeftAlone", "A module that a step left as it was."),
 )
@@ -81,6 +82,8 @@ def _found(report: Report) -> Iterator[_Result]:
                 "warning",
                 f'The word "{word.word}" turned {turned} away from the answer {word.answer}, as given.',
             )
+    if report.triage is not None and report.triage.verdict == "unlike_the_bank":
+        yield _Result("unlike-bank", "note", " ".join(report.triage.sentences))
     for comparison in report.placebo:
         level: Level = "warning" if comparison.verdict == "indistinguishable_by_weights" else "note"
         yield _Result("placebo", level, f"Step {comparison.step + 1}: {comparison.sentence}")

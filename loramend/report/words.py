@@ -8,6 +8,7 @@ from loramend.contracts.evidence import Evaluation, FoundWord, TrainingReport
 from loramend.contracts.report import ModuleReport, PlaceboComparison, Totals
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import CsuStep, RescaleStep, Step
+from loramend.contracts.triage import Triage
 
 NOT_MEASURED = (
     "Behaviour was not measured: this looked at weights alone, so it cannot say whether "
@@ -138,6 +139,7 @@ def summary(
     placebo: Sequence[PlaceboComparison],
     training: Sequence[TrainingReport] = (),
     evaluated: Evaluation | None = None,
+    triaged: Triage | None = None,
 ) -> list[str]:
     """The report's first sentences."""
     sentences = [describe_adapter(adapter, totals)]
@@ -147,6 +149,8 @@ def summary(
         sentences += [comparison.sentence for comparison in placebo]
     elif modules:
         sentences.append(strongest(modules))
+    if triaged is not None and triaged.bank is not None:
+        sentences.append(triaged.sentences[0])
     if evaluated is not None:
         return [*sentences, *evaluated.sentences]
     ran = any(step.text is not None for step in steps)
