@@ -1,10 +1,12 @@
 """An adapter set beside a bank.
 
 Comparable are the bank's adapters with the same modules, shapes and ranks. Each statistic of the whole
-adapter, and of each module, gets a robust z against theirs. The adapter is called unlike the bank where one
-of the whole's stands out (|z| of STANDS_OUT and more), or where more of its modules do than of any comparable
-adapter that is set beside the others and this one in its stead. How often that rule errs is counted on the
-bank: each adapter of it beside the others.
+adapter, and of each module, gets a robust z against theirs. Two things can make an adapter unlike the bank:
+a statistic of the whole that stands out (|z| of STANDS_OUT and more), and the number of its modules that
+stand out. Both count only where hardly any of the bank's own does as much, set beside the others and this
+one in its stead: none of them, or among many RARE of them. So an adapter like the bank's is called unlike it
+with a chance of 2·RARE at most, or of 2 in n + 1, whatever the statistics' distribution. How often the rule
+errs on the bank itself is counted: each adapter of it beside the others.
 """
 
 from collections import Counter
@@ -22,6 +24,8 @@ from loramend.contracts.evidence import Rate
 from loramend.contracts.triage import BankRead, ModuleOutlier, StatisticName, Triage, TriageStatistic
 from loramend.evaluation.intervals import wilson
 
+RARE = 0.025
+"""Share of the adapters that may do as much as one that is unlike them."""
 FEWEST = 5
 """Comparable adapters without which no comparison is made."""
 
@@ -89,7 +93,7 @@ def mismatch(adapter: BankAdapter, other: BankAdapter) -> Mismatch | None:
 class Mutual:
     """Comparable adapters, each beside all the others.
 
-    whole    |z| of each statistic of the whole (n, statistics)
+    whole    the largest |z| of its statistics of the whole (n,)
     modules  how many modules stand out (n,)
     """
 
@@ -98,8 +102,9 @@ class Mutual:
 
     def unlike(self, index: int) -> bool:
         """Whether one is unlike the others."""
-        others = np.delete(self.modules, index)
-        return bool(self.whole[index].max() >= STANDS_OUT or self.modules[index] > others.max())
+        allowed = max(1, int(RARE * len(self.whole)))
+        as_far, as_many = (int((each >= each[index]).sum()) - 1 for each in (self.whole, self.modules))
+        return bool(self.whole[index] >= STANDS_OUT and as_far < allowed) or as_many < allowed
 
     def called_unlike(self) -> Rate:
         """How many of them are."""
@@ -110,7 +115,7 @@ class Mutual:
 def mutual(adapters: Sequence[BankAdapter]) -> Mutual:
     """Of at least three comparable adapters."""
     table = _table(adapters)
-    whole = np.abs(held_out(_filled(_of_whole(table, _areas(adapters[0])))))
+    whole = np.abs(held_out(_filled(_of_whole(table, _areas(adapters[0]))))).max(axis=1)
     modules = np.abs(held_out(_filled(table)))
     return Mutual(whole, (modules >= STANDS_OUT).any(axis=2).sum(axis=1).astype(np.float64))
 

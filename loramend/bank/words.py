@@ -44,7 +44,7 @@ LIMITS = (
         text="At 7B the spread of norms of clean and poisoned adapters overlaps, on generative backdoors its "
         "sign is reversed, and an attacker who adapts evades such statistics. What they identify is mostly "
         "the training recipe.",
-        source="limits reported in the literature, as loramend's docs/12-triage.md collects them",
+        source="reported in the literature, not measured here: docs/12-triage.md",
     ),
     PublishedLimit(
         text="Of 18 poisoned adapters 5 stood out from a bank of 6 clean ones for the same two tasks; of the "
@@ -77,17 +77,19 @@ def describe_triage(found: Triage, modules: int, fewest: int) -> list[str]:
 
 
 def _finding(found: Triage) -> str:
-    if found.verdict == "within_the_bank":
-        return (
-            "The adapter's weights are within what the bank shows. That says nothing of what it does: "
-            "poisoned adapters can lie there too."
-        )
-    named = [
+    far = [
         f"{NAMES[each.name]} ({each.value:.4g}, the bank's median {each.median:.4g}, z = {each.z:+.1f})"
         for each in sorted(found.statistics, key=lambda each: -abs(each.z or 0.0))
         if each.z is not None and abs(each.z) >= STANDS_OUT
     ]
-    by = "; ".join(named) if named else "more modules that stand out than any adapter of the bank has"
+    told = "; ".join(far)
+    if found.verdict == "within_the_bank":
+        seen = f" What stands out does so no more than in adapters of the bank: {told}." if far else ""
+        return (
+            f"The adapter's weights are within what the bank shows.{seen} That says nothing of what it does: "
+            "poisoned adapters can lie there too."
+        )
+    by = told or "more of its modules stand out than of nearly any adapter of the bank"
     return (
         f"The adapter's weights are unlike the bank: {by}. Another task, recipe or amount of training does "
         "that as well as tampering."

@@ -6,13 +6,14 @@ its maker's word.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from loramend.contracts.report import FileDigest
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # Squares of these, summed over any number of modules, stay within float64.
 Size = Annotated[float, Field(ge=0, le=1e100)]
+Count = Annotated[int, Field(gt=0, le=1 << 40)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -36,8 +37,8 @@ class BankModule(BankModel):
     """One LoRA module (for MoE parameters: one expert)."""
 
     name: str = Field(min_length=1, max_length=600)
-    shape: tuple[PositiveInt, PositiveInt] = Field(description="(out, in).")
-    rank: PositiveInt
+    shape: tuple[Count, Count] = Field(description="(out, in).")
+    rank: Count
     statistics: ModuleStatistics
 
 
