@@ -11,7 +11,7 @@ from loramend.adapter.quote import quote
 from loramend.contracts.bank import Bank
 from loramend.contracts.errors import BankError
 
-MAX_BYTES = 64 * MiB
+MAX_BYTES = 256 * MiB
 _REMEDY = "Build it again with loramend bank build."
 
 
@@ -25,8 +25,11 @@ class OpenBank:
 
 
 def bank_text(bank: Bank) -> str:
-    """The file's content."""
-    return bank.model_dump_json(indent=1) + "\n"
+    """The file's content. Raises BankError `bank_invalid` where it would be too large to be read again."""
+    text = bank.model_dump_json(indent=1) + "\n"
+    if len(text.encode()) > MAX_BYTES:
+        raise BankError("bank_invalid", f"A bank of so many modules is over {MAX_BYTES} bytes: take fewer.")
+    return text
 
 
 def read_bank(path: Path, max_bytes: int = MAX_BYTES) -> OpenBank:

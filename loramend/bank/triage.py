@@ -21,7 +21,14 @@ from loramend.bank.quantiles import Array, held_out, spread
 from loramend.bank.words import LIMITS, NO_BANK, STANDS_OUT, describe_triage
 from loramend.contracts.bank import BankAdapter, ModuleStatistics
 from loramend.contracts.evidence import Rate
-from loramend.contracts.triage import BankRead, ModuleOutlier, StatisticName, Triage, TriageStatistic
+from loramend.contracts.triage import (
+    BankRead,
+    ModuleOutlier,
+    Reason,
+    StatisticName,
+    Triage,
+    TriageStatistic,
+)
 from loramend.evaluation.intervals import wilson
 
 RARE = 0.025
@@ -100,16 +107,22 @@ class Mutual:
     whole: Array
     modules: Array
 
-    def unlike(self, index: int) -> bool:
-        """Whether one is unlike the others."""
+    def reasons(self, index: int) -> list[Reason]:
+        """Why one is unlike the others: a statistic of the whole, the number of modules; none where it is
+        not."""
         allowed = max(1, int(RARE * len(self.whole)))
         as_far, as_many = (int((each >= each[index]).sum()) - 1 for each in (self.whole, self.modules))
-        return bool(self.whole[index] >= STANDS_OUT and as_far < allowed) or as_many < allowed
+        found: list[Reason] = []
+        if self.whole[index] >= STANDS_OUT and as_far < allowed:
+            found.append("statistics")
+        if as_many < allowed:
+            found.append("modules")
+        return found
 
     def called_unlike(self) -> Rate:
         """How many of them are."""
         n = len(self.modules)
-        return wilson(sum(self.unlike(index) for index in range(n)), n)
+        return wilson(sum(bool(self.reasons(index)) for index in range(n)), n)
 
 
 def mutual(adapters: Sequence[BankAdapter]) -> Mutual:
@@ -144,8 +157,10 @@ def _compared(adapter: BankAdapter, peers: Sequence[BankAdapter], read: BankRead
             )
         )
     together = mutual([adapter, *peers])
+    reasons = together.reasons(0)
     return Triage(
-        verdict="unlike_the_bank" if together.unlike(0) else "within_the_bank",
+        verdict="unlike_the_bank" if reasons else "within_the_bank",
+        reasons=reasons,
         bank=read,
         statistics=statistics,
         standing_out=sorted(standing_out, key=lambda outlier: (-abs(outlier.z), outlier.module)),

@@ -89,10 +89,12 @@ def _finding(found: Triage) -> str:
             f"The adapter's weights are within what the bank shows.{seen} That says nothing of what it does: "
             "poisoned adapters can lie there too."
         )
-    by = told or "more of its modules stand out than of nearly any adapter of the bank"
+    by = [told] if "statistics" in found.reasons else []
+    if "modules" in found.reasons:
+        by.append("more of its modules stand out than of the bank's adapters")
     return (
-        f"The adapter's weights are unlike the bank: {by}. Another task, recipe or amount of training does "
-        "that as well as tampering."
+        f"The adapter's weights are unlike the bank: {'; '.join(by)}. Another task, recipe or amount of "
+        "training does that as well as tampering."
     )
 
 

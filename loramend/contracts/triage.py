@@ -17,6 +17,8 @@ StatisticName = Literal[
     "norm_spread",
 ]
 
+Reason = Literal["statistics", "modules"]
+
 
 class TriageModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
@@ -84,6 +86,7 @@ class Triage(TriageModel):
     that they are not, and nothing of what the adapter does."""
 
     verdict: Literal["no_comparison", "within_the_bank", "unlike_the_bank"]
+    reasons: list[Reason] = Field(default_factory=list, description="What makes it unlike the bank.")
     bank: BankRead | None = None
     statistics: list[TriageStatistic] = Field(default_factory=list)
     standing_out: list[ModuleOutlier] = Field(
@@ -91,7 +94,8 @@ class Triage(TriageModel):
     )
     held_out_modules: list[int] = Field(
         default_factory=list,
-        description="How many modules stand out of each comparable adapter, held out, in ascending order.",
+        description="How many modules stand out of each comparable adapter beside the others and this one, "
+        "in ascending order.",
     )
     false_positives: Rate | None = Field(
         default=None,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loramend.bank import file as file_module
 from loramend.bank.file import bank_text, read_bank
 from loramend.contracts.bank import Bank
 from loramend.contracts.errors import BankError
@@ -99,6 +100,12 @@ def test_what_is_wrong_is_told_with_its_place(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], place: str
 ) -> None:
     assert place in refused(tmp_path / "bank.json", changed(change)).detail
+
+
+def test_no_bank_is_written_that_could_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_module, "MAX_BYTES", 100)
+    with pytest.raises(BankError, match="take fewer"):
+        bank_text(opened(many(2)).bank)
 
 
 def test_a_file_over_the_cap_is_not_parsed(tmp_path: Path) -> None:
