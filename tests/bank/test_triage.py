@@ -81,6 +81,7 @@ def test_false_positives_are_what_the_rule_does_to_the_banks_own(seed: int, coun
     assert found.false_positives.n == count
 
 
+@pytest.mark.slow
 def test_an_adapter_like_the_banks_is_seldom_called_unlike_it() -> None:
     """At most 2 in n + 1 of them, whatever n: here 2 in 9, counted over 150 banks."""
     called = 0
