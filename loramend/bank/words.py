@@ -47,8 +47,9 @@ LIMITS = (
         source="reported in the literature, not measured here: docs/12-triage.md",
     ),
     PublishedLimit(
-        text="Of 18 poisoned adapters 5 stood out from a bank of 6 clean ones for the same two tasks; of the "
-        "clean ones, each beside the other five, 1 did. With so few these shares are not told apart.",
+        text="Of 18 poisoned adapters 5 stood out from a bank of 6 clean ones for the same two tasks, and of "
+        "the clean ones, each beside the other five, 1 did; beside 7 clean ones for one task, none of 9 did "
+        "and 1 of the 7. These shares are not apart.",
         source="loramend's own measurement, MiniLM-L6 at rank 8, docs/12-triage.md",
     ),
 )
