@@ -14,7 +14,7 @@ COPY pyproject.toml README.md LICENSE constraints.txt ./
 RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" torch
 # The other dependencies next, beside empty packages: they stay in a layer of their own while the code changes.
 RUN mkdir loramend service worker \
-    && pip install -c constraints.txt ".[worker,s3]" \
+    && pip install -c constraints.txt ".[worker,s3,sign]" \
     && pip uninstall -y loramend
 COPY loramend loramend
 COPY service service

@@ -5,17 +5,12 @@ from pathlib import Path
 
 from loramend.adapter.model import Adapter
 from loramend.adapter.write import write_adapter
+from loramend.contracts.files import BOM, CARD, ORIGINAL, REPORT, REPORT_HTML, REPORT_SARIF
 from loramend.contracts.report import Report
 from loramend.report.bom import report_bom
 from loramend.report.card import model_card
 from loramend.report.html import report_html
 from loramend.report.sarif import report_sarif
-
-ORIGINAL = "original"
-REPORT = "report.json"
-REPORT_HTML = "report.html"
-REPORT_SARIF = "report.sarif"
-BOM = "bom.cdx.json"
 
 
 def report_text(report: Report, name: str) -> str:
@@ -45,7 +40,7 @@ def write_result(adapter: Adapter, report: Report, original: Path, out: Path) ->
     report = report.model_copy(update={"output": files})
     write_report(report, out)
     (out / BOM).write_text(report_bom(report), encoding="utf-8")
-    (out / "README.md").write_text(model_card(report), encoding="utf-8")
+    (out / CARD).write_text(model_card(report), encoding="utf-8")
     for path, _, _ in adapter.files:
         kept = out / ORIGINAL / path
         kept.parent.mkdir(parents=True, exist_ok=True)

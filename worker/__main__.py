@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from loramend.bank.file import read_bank
 from loramend.cli.hub.environment import environment
-from loramend.contracts.errors import BankError
+from loramend.contracts.errors import BankError, SigningError
+from loramend.signing.keys import check_private_key, is_installed
 from service.jobs.records import QUEUES, Queue
 from service.jobs.settings import explain
 from service.logs import configure
@@ -37,6 +38,9 @@ def main() -> int:
     except BankError as error:
         print(f"LORAMEND_BANK: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    if problem := _sign_key_problem(settings):
+        print(f"LORAMEND_SIGN_KEY: {problem}", file=sys.stderr)  # noqa: T201
+        return 1
     os.environ.update(environment(settings.hub_endpoint))
     configure(settings.log_level)
     logging.getLogger("worker").setLevel(settings.log_level.upper())
@@ -61,6 +65,19 @@ def main() -> int:
     worker.start()
     logging.getLogger("worker").info("stopped")
     return int(worker.exitcode or 0)
+
+
+def _sign_key_problem(settings: WorkerSettings) -> str | None:
+    """Why this worker could not sign, if it is to."""
+    if settings.sign_key is None:
+        return None
+    if not is_installed():
+        return "signing needs loramend[sign], which is not installed here"
+    try:
+        check_private_key(settings.sign_key)
+    except SigningError as error:
+        return error.detail
+    return None
 
 
 def _queues(text: str) -> tuple[Queue, ...]:

@@ -8,17 +8,20 @@ from loramend.adapter.archive import pack
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
 from loramend.bank.file import OpenBank, read_bank
+from loramend.contracts.files import REPORT, REPORT_HTML, REPORT_SARIF
 from loramend.contracts.job import JobResult, Progress
 from loramend.reference.models import References
 from loramend.reference.open import open_references
 from loramend.repair import inspect, repair
-from loramend.result import REPORT, REPORT_HTML, REPORT_SARIF, write_report, write_result
+from loramend.result import write_report, write_result
+from loramend.signing.sign import sign_folder
 from service.jobs.intake import store_files
 from service.jobs.records import Queue
 from worker.checkpoints import StoredCheckpoints
 from worker.data import read_corpus
 from worker.job import Work, materialise
 from worker.models import settle_models, steps_of
+from worker.provenance import write_provenance
 from worker.result import result_of
 
 
@@ -83,7 +86,11 @@ def _repair(work: Work, adapter: Adapter, references: References, source: Path) 
         bank=_bank(work),
     )
     out = work.folder / "output"
-    write_result(repaired, report, source, out)
+    report = write_result(repaired, report, source, out)
+    if record.publish is not None:
+        write_provenance(report, record.id, out)
+    if work.settings.sign_key is not None:
+        sign_folder(out, work.settings.sign_key, name=f"repaired/{record.id}")
     archive = work.folder / "adapter.tar.gz"
     pack(out, archive)
     work.keeper.check()

@@ -1,11 +1,9 @@
 """Pushes a repaired adapter to the Hub in one commit, which a retry finds instead of making a second."""
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import (
@@ -24,7 +22,6 @@ from worker.hub import hub_for
 from worker.permission import as_publish_forbidden, find_repo, refuse_public
 from worker.settings import WorkerSettings
 
-PROVENANCE = "loramend.json"
 _TRAILER = "Loramend-Job"
 
 
@@ -37,7 +34,7 @@ def publish(
     settings: WorkerSettings,
     on_progress: OnProgress,
 ) -> Published:
-    """Push every file of `folder`, which holds a report.json, and loramend.json beside them.
+    """Push every file of `folder`, and nothing else: a signature covers what it was made of.
 
     The commit names the job in a trailer. Its parent is fixed before the history is searched for that
     trailer, so that of two attempts at once only one succeeds, and one whose answer was lost is found. For
@@ -50,33 +47,12 @@ def publish(
     if not is_huggingface(hub.endpoint) and not constants.HF_HUB_DISABLE_XET:
         raise RuntimeError("set loramend.cli.hub.environment's variables before huggingface_hub is imported")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    total = len(paths) + 1
+    total = len(paths)
     on_progress(Progress(phase="publish", done=0, total=total, unit="files", detail=target.repo_id))
     with as_publish_forbidden():
         published = _publish_once(hub, target, folder, paths, job_id)
     on_progress(Progress(phase="publish", done=total, total=total, unit="files", detail=target.repo_id))
     return published
-
-
-def provenance(report: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    """Where a published adapter comes from and what was done to it, out of its report: loramend.json."""
-    origin = report["provenance"]
-    return {
-        "job": job_id,
-        "source": origin["source"],
-        "input": report["adapter"]["files"],
-        "base_model": report["adapter"]["base_model"],
-        "threat": report["threat"],
-        "steps": report["steps"],
-        "seed": origin["seed"],
-        "references": [
-            {key: read[key] for key in ("role", "name", "tensors", "sha256")} for read in report["references"]
-        ],
-        "output": report["output"],
-        "loramend": origin["loramend"],
-        "versions": origin["versions"],
-        "started_at": origin["started_at"],
-    }
 
 
 def _publish_once(hub: Hub, target: Publish, folder: Path, paths: list[Path], job_id: str) -> Published:
@@ -149,10 +125,7 @@ def _commit(
     target: Publish, folder: Path, paths: list[Path], job_id: str, head: str | None, api: HfApi
 ) -> CommitInfo | None:
     """The one commit, or None where the branch has moved on from `head`."""
-    report = json.loads((folder / "report.json").read_bytes())
-    origin = json.dumps(provenance(report, job_id), indent=2, ensure_ascii=False) + "\n"
     operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
-    operations.append(CommitOperationAdd(PROVENANCE, origin.encode()))
     try:
         return api.create_commit(
             target.repo_id,

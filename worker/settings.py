@@ -19,6 +19,10 @@ class WorkerSettings(JobsSettings):
         default=None,
         description="Where dense products run: cpu, cuda, cuda:1, …; unset takes the GPU where there is one.",
     )
+    sign_key: Path | None = Field(
+        default=None,
+        description="Private EC key in PEM, without a password, that signs every repaired adapter.",
+    )
     work_dir: Path = Field(
         default=Path("/var/lib/loramend/work"), description="For the files of the job being run."
     )

@@ -41,6 +41,7 @@ _REMEDIES = {
     "scale_guard": "--step",
     "hub_forbidden": "HF_TOKEN, or `hf auth login`",
     "publish_forbidden": "--publish",
+    "signing_key_invalid": "--sign-key or --key",
 }
 
 

@@ -18,6 +18,7 @@ from loramend.cli.repair import repair
 from loramend.cli.serve import serve
 from loramend.cli.status import status
 from loramend.cli.submit import submit
+from loramend.cli.verify import verify
 from loramend.cli.watch import watch
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(repair)
 app.command()(evaluate)
 app.command()(diff)
 app.add_typer(bank.app, name="bank")
+app.command()(verify)
 app.command()(serve)
 app.command()(doctor)
 app.command(rich_help_panel=_SERVER)(submit)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from loramend.cli.errors import CommandError
+from loramend.contracts.files import REPORT
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-_REPORT = "report.json"  # loramend.result's, which would bring torch
 
 
 @contextmanager
@@ -104,7 +103,7 @@ def check_free(target: Path, *, replace: bool) -> None:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(report, dict) and "schema_version" in report and report.get("kind") == "repair"

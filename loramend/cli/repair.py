@@ -9,6 +9,7 @@ from loramend.cli import options
 from loramend.cli.errors import fails_in_one_line
 from loramend.cli.output import check_writable, new_folder, print_model, write_text
 from loramend.cli.signals import interrupts_held
+from loramend.cli.signing import check_sign_key
 
 
 @fails_in_one_line
@@ -43,6 +44,10 @@ def repair(
     ] = None,
     bank: options.Bank = None,
     report: options.Report = None,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Private EC key (PEM) to sign the result with; see verify."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR, if a repair made it.")] = False,
     json: options.Json = False,
     seed: options.Seed = 0,
@@ -68,6 +73,8 @@ def repair(
     known, maps = parse_trigger(trigger), parse_fields(fields)
     if report is not None:
         check_writable(report, "--report")
+    if sign_key is not None:
+        check_sign_key(sign_key)
 
     with new_folder(out, replace=force) as folder:
         with interrupts_held():
@@ -76,6 +83,7 @@ def repair(
             from loramend.cli.tables import print_report
             from loramend.cli.work import prepared
             from loramend.result import report_text, write_result
+            from loramend.signing.sign import sign_folder
             from loramend.training.checkpoint import FolderCheckpoints
 
         opened = read_bank(bank) if bank is not None else None
@@ -127,6 +135,8 @@ def repair(
                 bank=opened,
             )
             told = write_result(repaired, told, work.folder, folder)
+            if sign_key is not None:
+                sign_folder(folder, sign_key, name=out.resolve().name)
         if report is not None:
             write_text(report, report_text(told, report.name))
     if json:
@@ -134,3 +144,5 @@ def repair(
         return
     print_report(told)
     typer.echo(f"Repaired adapter, report.json and report.html are in {out}")
+    if sign_key is not None:
+        typer.echo(f"Signed: loramend verify {out} --key PUBLIC_KEY")

@@ -6,6 +6,7 @@ LoramendError                 every error this project raises on purpose
 ├── DataError                 clean, unlabelled or evaluation text cannot be read
 ├── BankError                 a bank of adapters cannot be read
 ├── RequestError              the request itself is wrong or cannot be met
+├── SigningError              a key cannot sign, or cannot verify
 └── JobError                  a job ended without a result
 """
 
@@ -76,6 +77,7 @@ ErrorCode = Literal[
     "canceled",
     "timed_out",
     "out_of_memory",
+    "signing_key_invalid",
     "storage_unavailable",
     "broker_unavailable",
     "not_ready",
@@ -146,6 +148,7 @@ CODES: dict[ErrorCode, CodeInfo] = {
     "canceled": CodeInfo(409, "The job was canceled"),
     "timed_out": CodeInfo(500, "The job took too long"),
     "out_of_memory": CodeInfo(500, "The job ran out of memory"),
+    "signing_key_invalid": CodeInfo(500, "The signing key cannot be used"),
     "storage_unavailable": CodeInfo(503, "The storage is unavailable"),
     "broker_unavailable": CodeInfo(503, "The broker is unavailable"),
     "not_ready": CodeInfo(503, "The service is not ready"),
@@ -233,6 +236,10 @@ class BankError(LoramendError):
 
 class RequestError(LoramendError):
     """The request itself is wrong or cannot be met."""
+
+
+class SigningError(LoramendError):
+    """A key cannot sign, or cannot verify. The message never names the file or quotes it."""
 
 
 class JobError(LoramendError):

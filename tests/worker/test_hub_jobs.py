@@ -1,19 +1,23 @@
 """Jobs that fetch from a hub and publish to it, in real worker processes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cryptography.fernet import Fernet
+from huggingface_hub import HfApi
 from pydantic import SecretStr
 from safetensors.numpy import save
 
 from loramend.contracts.report import Report
 from loramend.contracts.request import Source
+from loramend.signing.verify import verify_folder
 from service.jobs.records import JobRecord, new_job_id
 from service.jobs.secrets import TokenVault
 from tests.fixtures.worker import Bench, make_adapter
 from tests.hub.local import LocalHub
+from tests.signing.keys import make_key, secret_of
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +47,9 @@ def test_from_the_hub_and_back_to_it(bench: Bench, hub: LocalHub, base_commit: s
     token = hub.accounts.add_token("someone", "write")
     key = Fernet.generate_key().decode()
     vault = TokenVault(bench.redis, SecretStr(key))
+    private, public = make_key(tmp_path, "signer")
     bench.env |= {"LORAMEND_HUB_ENDPOINT": hub.endpoint, "LORAMEND_SECRET_KEY": key, "HF_TOKEN": ""}
+    bench.env["LORAMEND_SIGN_KEY"] = str(private)
 
     job_id = new_job_id()
     vault.put(job_id, SecretStr(token))
@@ -69,9 +75,20 @@ def test_from_the_hub_and_back_to_it(bench: Bench, hub: LocalHub, base_commit: s
     assert ended.result.published.repo_id == "someone/repaired"
     published = hub.repo("someone/repaired")
     names = {entry.path for entry in published.entries(ended.result.published.commit)}
-    assert set(ended.output) < names
+    assert names == {*ended.output, ".gitattributes"}
     assert vault.get(job_id) is None
     assert token not in logs
+
+    pulled = tmp_path / "pulled"
+    HfApi(hub.endpoint, token).snapshot_download("someone/repaired", local_dir=pulled)
+    found = verify_folder(pulled, public)
+    assert (found.verdict, found.problems) == ("verified", [])
+    origin = json.loads((pulled / "loramend.json").read_text())
+    assert (origin["job"], origin["source"]) == (job_id, ended.source_resolved)
+    assert origin["steps"] == [step.model_dump(mode="json") for step in report.steps]
+    assert origin["references"][0]["sha256"] == report.references[0].sha256
+    told = logs + ended.model_dump_json() + report.model_dump_json()
+    assert not any(secret in told for secret in [*secret_of(private), str(private)])
 
 
 def test_an_upload_whose_base_is_on_the_hub(

@@ -1,6 +1,5 @@
 """Publishing to a real hub: permission asked first, one commit, found again by a retry."""
 
-import json
 import os
 import subprocess
 import sys
@@ -34,21 +33,6 @@ pytestmark = [
 
 JOB = "0197" + "ab" * 14
 WEIGHTS = save({"base_model.model.q.lora_A.weight": np.ones((2, 8), np.float32)})
-REPORT = {
-    "threat": "poisoned_adapter",
-    "adapter": {"base_model": "alice/base", "files": [{"path": "a", "sha256": "0" * 64, "size": 1}]},
-    "steps": [{"type": "shrink", "factor": 0.5}],
-    "references": [{"role": "base", "name": "b@1", "tensors": 2, "bytes": 8, "sha256": "1" * 64}],
-    "output": [],
-    "provenance": {
-        "source": {"hub_id": "alice/lora", "revision": "2" * 40},
-        "seed": 0,
-        "loramend": "0.1.0",
-        "versions": {"python": "3.11"},
-        "started_at": "2026-01-01T00:00:00Z",
-    },
-}
-
 Push = Callable[..., Published]
 
 
@@ -60,8 +44,9 @@ def folder(tmp_path: Path) -> Path:
         "adapter_config.json": b"{}",
         "adapter_model.safetensors": WEIGHTS,
         "README.md": b"---\nlibrary_name: peft\n---\n# Repaired\n",
-        "report.json": json.dumps(REPORT).encode(),
+        "report.json": b"{}",
         "original/adapter_model.safetensors": WEIGHTS * 2,
+        "loramend.json": b"{}\n",
     }
     for name, content in files.items():
         (result / name).parent.mkdir(parents=True, exist_ok=True)
@@ -109,13 +94,8 @@ def test_one_commit_holds_everything(hub: LocalHub, push: Push, folder: Path) ->
     assert published.url == f"{hub.endpoint}/alice/fixed/commit/{published.commit}"
     entries = {entry.path: entry for entry in repo.entries(published.commit)}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert entries.keys() == there | {"loramend.json", ".gitattributes"}
+    assert entries.keys() == there | {".gitattributes"}
     assert repo.lfs_path(entries["adapter_model.safetensors"].lfs or "").read_bytes() == WEIGHTS
-    origin = json.loads(repo.blob(entries["loramend.json"].oid))
-    assert origin["job"] == JOB
-    assert origin["source"] == {"hub_id": "alice/lora", "revision": "2" * 40}
-    assert origin["steps"] == REPORT["steps"]
-    assert origin["references"][0]["sha256"] == "1" * 64
 
 
 def test_progress_is_told(hub: LocalHub, hub_settings: WorkerSettings, folder: Path) -> None:
@@ -201,7 +181,6 @@ def test_xet_must_be_off_for_other_hubs(push: Push, monkeypatch: pytest.MonkeyPa
 def test_peft_loads_what_was_published(hub: LocalHub, hub_settings: WorkerSettings, tmp_path: Path) -> None:
     """In a process of its own, with nothing but the Hub's variables set."""
     trio = build_trio(tmp_path)
-    (trio.adapter / "report.json").write_text(json.dumps(REPORT))
     token = hub.accounts.add_token("alice", "write")
     publish(
         Publish(repo_id="alice/fixed"),

@@ -1,0 +1,10 @@
+"""The names of the files that a repair leaves."""
+
+ORIGINAL = "original"
+REPORT = "report.json"
+REPORT_HTML = "report.html"
+REPORT_SARIF = "report.sarif"
+BOM = "bom.cdx.json"
+CARD = "README.md"
+PROVENANCE = "loramend.json"
+SIGNATURE = "model.sig"
