@@ -62,7 +62,10 @@ class Reaper:
     def look(self) -> None:
         """Say that this worker lives; send what must be run again; clear what killed workers left."""
         store = self._tools.store
-        store.heartbeat_worker(self._process.name, ttl=3 * self._settings.reap_seconds + 5)
+        token = self._settings.hub_token
+        publishes = "io" in self._process.queues and bool(token and token.get_secret_value())
+        ttl = 3 * self._settings.reap_seconds + 5
+        store.heartbeat_worker(self._process.name, ttl, publishes=publishes)
         for job_id, queue in store.reap():
             _LOG.info("job %s is sent to %s again", job_id, queue, extra={"job": job_id})
             try:

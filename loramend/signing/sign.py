@@ -24,9 +24,6 @@ def sign_folder(folder: Path, key: Path, *, name: str) -> None:
     class Named(hashing.Config):
         """The library takes the name from the folder, which here is a temporary one."""
 
-        def __init__(self) -> None:
-            super().__init__()
-
         def hash(
             self, model_path: hashing.PathLike, *, files_to_hash: Iterable[hashing.PathLike] | None = None
         ) -> manifest.Manifest:
@@ -35,6 +32,7 @@ def sign_folder(folder: Path, key: Path, *, name: str) -> None:
             items = [kind.new_item(each.identifier, each.digest) for each in found.resource_descriptors()]
             return manifest.Manifest(name, items, kind)
 
-    hashed = Named().set_ignored_paths(paths=[SIGNATURE, *_OTHERS])
+    named = Named()  # type: ignore[no-untyped-call]  # the library's constructors carry no annotations
+    hashed = named.set_ignored_paths(paths=[SIGNATURE, *_OTHERS])
     signer = signing.Config().set_hashing_config(hashed).use_elliptic_key_signer(private_key=key)
     signer.sign(folder, folder / SIGNATURE)

@@ -16,6 +16,7 @@ from loramend.contracts.steps import STEP_MODELS, default_recipe
 from service.api.documents import json_response
 from service.api.problems import documented
 from service.api.schema import ok
+from service.api.state import Use
 
 router = APIRouter(tags=["methods"])
 
@@ -47,8 +48,17 @@ class Recipe(BaseModel):
     steps: list[str] = Field(description="Types of steps, at their defaults.")
 
 
+class Publishing(BaseModel):
+    """What a request that publishes its result has to bring."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    own_token: bool = Field(description="Whether a worker has a Hub token of its own.")
+    takes_token: bool = Field(description="Whether a request may bring one, as `hub_token`.")
+
+
 class Methods(BaseModel):
-    """Every type of step, and which of them are taken unasked."""
+    """Every type of step, which of them are taken unasked, and whether results can be published."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,12 +66,13 @@ class Methods(BaseModel):
     recipes: list[Recipe] = Field(
         description="One for each combination of what is given; a repair that none fits must name its steps."
     )
+    publishing: Publishing
 
 
 @router.get("/methods", summary="The steps a repair can take", responses={**ok(Methods), **documented()})
-def list_methods() -> Response:
+def list_methods(services: Use) -> Response:
     """Each method's parameters as a JSON schema, its source, the reference models it reads and the text; and
-    the steps taken where a repair names none."""
+    the steps taken where a repair names none; and whether results can be published."""
     return json_response(
         Methods(
             methods=[
@@ -76,6 +87,10 @@ def list_methods() -> Response:
                 for name, model in STEP_MODELS.items()
             ],
             recipes=list(_recipes()),
+            publishing=Publishing(
+                own_token=services.store.has_publisher(),
+                takes_token=services.settings.secret_key is not None,
+            ),
         )
     )
 

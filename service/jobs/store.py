@@ -330,12 +330,14 @@ class JobStore:
         changed = [self._table.change(job_id, decide) for job_id in ids]
         return [(s.record.id, s.record.phase_queue) for s in changed if s and s.record.status not in TERMINAL]
 
-    def heartbeat_worker(self, name: str, ttl: float) -> None:
-        """Say that a worker lives, for the next `ttl` seconds. Its name is its queues, joined by "+", then
-        "@" and what tells it from others."""
+    def heartbeat_worker(self, name: str, ttl: float, *, publishes: bool = False) -> None:
+        """Say that a worker lives, for the next `ttl` seconds, and whether it has a Hub token of its own to
+        publish with. Its name is its queues, joined by "+", then "@" and what tells it from others."""
         now = server_ms(self._redis)
         pipe = self._redis.pipeline()
         pipe.zadd(f"{PREFIX}workers", {name: now + int(ttl * 1000)})
+        if publishes:
+            pipe.set(f"{PREFIX}publisher", name, px=int(ttl * 1000))
         pipe.zremrangebyscore(f"{PREFIX}workers", "-inf", now)
         pipe.execute()
 
@@ -350,6 +352,10 @@ class JobStore:
     def served_queues(self) -> frozenset[str]:
         """The queues that some live worker serves."""
         return frozenset(queue for name in self.workers() for queue in name.partition("@")[0].split("+"))
+
+    def has_publisher(self) -> bool:
+        """Whether some live worker has a Hub token of its own."""
+        return bool(self._redis.exists(f"{PREFIX}publisher"))
 
     def _existing(self, job_id: str) -> JobRecord:
         record = self.get(job_id)

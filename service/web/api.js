@@ -42,9 +42,34 @@ export async function call(path, options = {}) {
     throw new Unreachable();
   }
   if (answer.ok) return answer;
-  const problem = new Problem(answer.status, await answer.json().catch(() => ({})));
-  if (answer.status === 401) document.dispatchEvent(new CustomEvent("signed-out", { detail: problem }));
-  throw problem;
+  throw refused(answer.status, await answer.json().catch(() => ({})));
+}
+
+// The same as a POST whose body is large: onSent({ sent, total }) in bytes as it goes out, which fetch cannot tell.
+export function send(path, body, { headers = {}, onSent, signal }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    const all = { Accept: "application/json", ...headers, ...(key() ? { Authorization: `Bearer ${key()}` } : {}) };
+    for (const [name, value] of Object.entries(all)) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => onSent({ sent: event.loaded, total: event.total }));
+    request.addEventListener("load", () => {
+      let document = {};
+      try { document = JSON.parse(request.responseText); } catch { /* the status says enough */ }
+      if (request.status >= 200 && request.status < 300) resolve(document);
+      else reject(refused(request.status, document));
+    });
+    request.addEventListener("error", () => reject(new Unreachable()));
+    request.addEventListener("abort", () => reject(new DOMException("Stopped.", "AbortError")));
+    signal.addEventListener("abort", () => request.abort());
+    request.send(body);
+  });
+}
+
+function refused(status, told) {
+  const problem = new Problem(status, told);
+  if (status === 401) document.dispatchEvent(new CustomEvent("signed-out", { detail: problem }));
+  return problem;
 }
 
 export async function get(path, options = {}) {

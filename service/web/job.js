@@ -94,6 +94,7 @@ export class JobPage {
     if (job.status !== "succeeded") return;
     const report = await get(`/jobs/${job.id}/report`, { signal });
     this.result.replaceChildren(reportSection(job.id, report));
+    if (job.result?.published) this.result.append(published(job.result.published));
     if (job.result?.adapter_digest) this.result.append(fetching(job));
   }
 
@@ -133,11 +134,17 @@ function facts(job) {
     ["Steps", job.steps ? job.steps.map((step) => step.type).join(", then ") : job.kind === "repair" ? "the recommended ones" : null],
     ["Base", model(job.base)],
     ["Aligned", model(job.aligned)],
+    ["Publish", job.publish?.repo_id],
     ["Text", Object.keys(job.data).join(", ")],
     ["Owner", job.owner],
     ["Asked", moment(job.created_at)],
   ];
   return el("dl", {}, ...rows.filter(([, value]) => value).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+function published({ repo_id: repo, url }) {
+  const link = /^https?:\/\//.test(url) ? el("a", { href: url, rel: "noopener noreferrer" }, repo) : repo;
+  return el("p", {}, "Published on the Hub: ", link);
 }
 
 function fetching(job) {

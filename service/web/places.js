@@ -45,6 +45,8 @@ function place(pointer, code) {
     const role = text[1] === "data" ? "evaluation" : text[1];
     return pick(role, `${role}-file`) ?? general();
   }
+  if (/^\/publish\b/.test(pointer)) return pick("publish");
+  if (pointer === "/hub_token") return pick("hub-token");
   const model = MODEL.exec(pointer);
   if (model) return pick(model[1]);
   // Pointers into the adapter are `file#tensor`, without a slash in front.

@@ -1,9 +1,11 @@
 // The form for a new repair: reading it, sending it, and showing what is wrong with it.
 
 import { AdapterSource, named } from "./adapter.js";
-import { get, post, Problem, randomId } from "./api.js";
-import { byId } from "./dom.js";
+import { get, Problem, randomId } from "./api.js";
+import { byId, tell } from "./dom.js";
 import { clearProblems, showProblem } from "./places.js";
+import { addPublishing, forgetToken, offerPublishing } from "./publishing.js";
+import { Sending } from "./sending.js";
 import { Steps } from "./steps.js";
 import { addTexts, drawTexts, hasFiles, hasText } from "./texts.js";
 
@@ -12,6 +14,7 @@ export class RepairPage {
     this.steps = null;
     this.source = new AdapterSource();
     this.attempt = null;
+    this.sending = new Sending();
     const changed = () => this.steps?.refresh();
     drawTexts(byId("texts"), changed);
     for (const id of ["base", "aligned"]) byId(id).addEventListener("input", changed);
@@ -20,26 +23,28 @@ export class RepairPage {
   }
 
   async show() {
-    if (!this.steps) this.steps = new Steps(await get("/methods"), situation);
+    if (this.steps) return;
+    const methods = await get("/methods");
+    offerPublishing(methods.publishing);
+    this.steps = new Steps(methods, situation);
   }
 
   async submit() {
     const form = byId("repair");
-    const button = byId("submit");
-    if (button.disabled) return;
+    if (byId("submit").disabled) return;
     clearProblems(form);
-    button.disabled = true;
-    byId("sending").textContent = "Sending and checking the adapter…";
+    tell(byId("stopped"), "");
     try {
       const { body, headers } = this.message();
-      const job = await post("/repair", body, headers);
+      const job = await this.sending.post("/repair", body, headers);
       this.attempt = null;
+      forgetToken();
       location.hash = `#/jobs/${job.id}`;
     } catch (error) {
-      if (error.status !== 401) showProblem(form, error);
-    } finally {
-      button.disabled = false;
-      byId("sending").textContent = "";
+      if (error.name === "AbortError") {
+        tell(byId("stopped"), "Stopped. If all of it had arrived, its job is in the list of jobs.");
+        byId("submit").focus();
+      } else if (error.status !== 401) showProblem(form, error);
     }
   }
 
@@ -57,6 +62,8 @@ export class RepairPage {
       if (text) request[id] = /^[/.~]/.test(text) ? { path: text } : named(text);
     }
     addTexts(request, body);
+    const amiss = addPublishing(request);
+    if (amiss) throw wrong(amiss.pointer, amiss.detail);
     const headers = { "Idempotency-Key": this.key([source.weights, source.config], request) };
     if (source.hub) {
       request.source = source.hub;

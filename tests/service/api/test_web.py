@@ -6,11 +6,16 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from service.api.state import Services
 from service.api.web import ASSETS
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.api.answers import problem
 from tests.service.api.conftest import connect
+from worker.process import WorkerProcess
+from worker.reaper import Reaper
+from worker.settings import WorkerSettings
+from worker.tools import open_tools
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "/": "text/html"}
 
@@ -62,6 +67,20 @@ def test_text_is_put_in_as_text() -> None:
     )
     for path, asset in ASSETS.items():
         assert not re.search(forbidden, asset.content.decode()), path
+
+
+def test_it_is_told_whether_results_can_be_published(
+    client: TestClient, services: Services, settings: ServiceSettings
+) -> None:
+    assert client.get("/methods").json()["publishing"] == {"own_token": False, "takes_token": True}
+    process = WorkerProcess(["io"])
+    place = {"broker_url": settings.broker_url, "storage_url": settings.storage_url}
+    worker = WorkerSettings(**place, work_dir="/nowhere", hub_token="hf_of_the_worker")
+    Reaper(open_tools(worker), worker, process).look()
+    assert client.get("/methods").json()["publishing"]["own_token"]
+    without = settings.model_copy(update={"secret_key": None})
+    with connect(create_app(without)) as other:
+        assert not other.get("/methods").json()["publishing"]["takes_token"]
 
 
 def test_the_default_recipes_are_told(client: TestClient) -> None:
