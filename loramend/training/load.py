@@ -83,6 +83,10 @@ def load_model(
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, **_SAFE)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without one
+        raise _invalid(
+            "It holds no tokenizer: save the model's beside it (tokenizer.save_pretrained).", folder
+        )
     _set_padding(model, tokenizer, folder)
     _cap_length(model, tokenizer)
     return model, tokenizer

@@ -364,6 +364,10 @@ def test_folders_that_are_no_whole_base_are_refused(folders: Mapping[str, Path],
     base = shutil.copytree(folders["bert"], tmp_path / "base")
     (base / "tokenizer.json").unlink()
     refused(base, adapter, ReferenceModelError, "reference_invalid", "tokenizer")
+    # Without any file of one, transformers makes up an empty one, to which every word is unknown.
+    for file in base.glob("*token*"):
+        file.unlink()
+    refused(base, adapter, ReferenceModelError, "reference_invalid", "holds no tokenizer")
     (base / "model.safetensors").unlink()
     (base / "pytorch_model.bin").write_bytes(b"never read")
     refused(base, adapter, ReferenceModelError, "reference_invalid", "safetensors")
