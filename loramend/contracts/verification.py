@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 ProblemCode = Literal[
     "signature_missing",
@@ -30,6 +30,12 @@ class Finding(BaseModel):
     code: ProblemCode
     path: str | None = Field(description="The file, relative to the folder; null for the folder as a whole.")
     detail: str
+
+    @field_validator("path", "detail", mode="before")
+    @classmethod
+    def _encodable(cls, value: str | None) -> str | None:
+        """File names and JSON may hold lone surrogates, which are no text."""
+        return None if value is None else value.encode("utf-8", "backslashreplace").decode()
 
 
 class Verification(BaseModel):

@@ -1,5 +1,6 @@
 """Keys that sign and verify: EC keys in PEM, as `openssl` makes them."""
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,8 +56,6 @@ def public_key_id(file: Path) -> str:
 
 
 def _check_curve(key: object) -> str:
-    import hashlib
-
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 

@@ -22,7 +22,7 @@ def check_signature(tree: Tree, key: Path, key_id: str) -> tuple[list[Finding], 
 
     try:
         named, signed = _read(tree)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return [_finding("signature_unreadable", "is no OpenSSF Model Signing signature")], None
     verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
     try:

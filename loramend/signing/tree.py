@@ -18,10 +18,10 @@ class Tree:
         self.folder = folder
         self.odd: list[Finding] = []
         self.files: dict[str, Path] = {}
-        for name, path in sorted(self._walk(folder)):
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            if shown != name:
-                self.odd.append(Finding(code="not_a_file", path=shown, detail="its name is no text"))
+        for name, path in sorted(self._walk()):
+            odd = Finding(code="not_a_file", path=name, detail="its name is no text")
+            if odd.path != name:
+                self.odd.append(odd)
             elif path.is_symlink():
                 self.odd.append(Finding(code="not_a_file", path=name, detail=_LINK))
             elif path.is_file():
@@ -30,12 +30,14 @@ class Tree:
                 self.odd.append(Finding(code="not_a_file", path=name, detail=_SPECIAL))
         self._digests: dict[str, str] = {}
 
-    def _walk(self, folder: Path) -> Iterator[tuple[str, Path]]:
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                yield from self._walk(path)
-            else:
-                yield path.relative_to(self.folder).as_posix(), path
+    def _walk(self) -> Iterator[tuple[str, Path]]:
+        folders = [self.folder]
+        while folders:
+            for path in folders.pop().iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    folders.append(path)
+                else:
+                    yield path.relative_to(self.folder).as_posix(), path
 
     def sha256(self, name: str) -> str:
         """Of one of `files`."""

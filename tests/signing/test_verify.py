@@ -228,6 +228,16 @@ def test_a_provenance_file_that_disagrees(out: Path) -> None:
     assert codes(verify_folder(out, None)) == {("provenance_differs", "loramend.json")}
 
 
+def test_names_that_are_no_text_are_told_all_the_same(out: Path, keys: Keys) -> None:
+    (out / "na\udcffme").write_text("")
+    edit(out / "report.json", lambda told: told.update({"\udcff": 1}))
+    for key in (keys.public, None):
+        found = verify_folder(out, key)
+        assert ("not_a_file", "na\\udcffme") in codes(found)
+        assert "report_invalid" in {each.code for each in found.problems}
+        assert found.model_dump_json()
+
+
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     assert codes(verify_folder(tmp_path, None)) == {("report_missing", "report.json")}
 

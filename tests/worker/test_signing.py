@@ -10,6 +10,8 @@ import pytest
 from tests.fixtures.worker import Bench, make_adapter
 from tests.signing.keys import make_key, secret_of
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("kind", ["none there", "public", "Ed25519"])
 def test_a_worker_with_a_key_that_cannot_sign_does_not_start(tmp_path: Path, kind: str) -> None:
@@ -26,7 +28,6 @@ def test_a_worker_with_a_key_that_cannot_sign_does_not_start(tmp_path: Path, kin
     assert not any(line in done.stderr for line in secret_of(private))
 
 
-@pytest.mark.e2e
 def test_a_repair_that_cannot_be_signed_any_more_is_not_handed_out(bench: Bench, tmp_path: Path) -> None:
     private, _ = make_key(tmp_path, "signer")
     with bench.worker(LORAMEND_SIGN_KEY=str(private)):
