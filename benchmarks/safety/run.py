@@ -34,9 +34,6 @@ from loramend.training.host import Host, open_host
 from loramend.training.session import Session
 
 TASK = "sst-2"
-CLEAN_TEXTS = 300
-"""Of the task's training part, for a repair that reads clean text."""
-
 GIVEN, ALIGNED = "given", "aligned"
 FORMAT = 1  # raise where the benchmark itself changes what a cell means
 
@@ -46,7 +43,8 @@ class Setting:
     """One run's choices.
 
     part     whose prompts and texts are measured
-    harmful  prompts, edgy prompts and rows of the task, at most
+    harmful  prompts, edgy prompts and rows of the task, at most; as many rows of its training part are there
+             for a repair that reads clean text
     """
 
     place: Place
@@ -157,7 +155,7 @@ def _fill(chosen: Sequence[Cell], rows: Sequence[Row], setting: Setting) -> None
         pair.base(setting.place), whole, cache_dir=setting.place.out / "cache"
     ) as references:
         context = Context(references=references, device=torch.device("cpu"), seed=first.seed)
-        session = _session(host, given, sample(rows, CLEAN_TEXTS), first.seed)
+        session = _session(host, given, sample(rows, setting.rows), first.seed)
         for cell in chosen:
             start = time.monotonic()
             found = _measured(cell, given, context, session, prompts, texts)
