@@ -5,6 +5,7 @@ Answers with a JSON document on stdout: what was asked for, or with exit code 1 
 
 import argparse
 import sys
+from datetime import timedelta
 
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service.keys", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create")
+    create.add_argument("--seconds", type=float, help="how long it lives; for ever without")
     create.add_argument("owner")
     create.add_argument("scopes", nargs="+", choices=SCOPES)
     commands.add_parser("list")
@@ -50,7 +52,8 @@ def _answer(keys: KeyStore, arguments: argparse.Namespace) -> BaseModel:
     match arguments.command:
         case "create":
             try:
-                return keys.create(arguments.owner, arguments.scopes)
+                lifetime = None if arguments.seconds is None else timedelta(seconds=arguments.seconds)
+                return keys.create(arguments.owner, arguments.scopes, lifetime)
             except ValidationError:
                 raise RequestError("request_invalid", f"An owner's name must fit {OWNER}.") from None
         case "revoke":

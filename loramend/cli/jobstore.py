@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loramend.cli.broker import embedded_broker
@@ -55,10 +56,11 @@ def ask_keys(broker_url: str, *arguments: str) -> str:
 
 
 def has_keys(broker_url: str) -> bool:
-    """Whether the job store holds an API key."""
+    """Whether the job store holds an API key that has not expired."""
     from loramend.contracts.keys import ApiKeys
 
-    return bool(ApiKeys.model_validate_json(ask_keys(broker_url, "list")).keys)
+    keys = ApiKeys.model_validate_json(ask_keys(broker_url, "list")).keys
+    return any(not key.expired(datetime.now(UTC)) for key in keys)
 
 
 def _refusal(done: "subprocess.CompletedProcess[str]") -> Exception:

@@ -32,6 +32,11 @@ class ApiKey(BaseModel):
         min_length=1, description="read: look at jobs; submit: change them; admin: both, for all owners."
     )
     created_at: datetime
+    expires_at: datetime | None = Field(default=None, description="Refused from then on; null never.")
+
+    def expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= now
 
     @field_validator("scopes")
     @classmethod

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import typer
 
 from loramend.cli.datafolder import noted_broker, open_data_folder
-from loramend.cli.keys import Scope
+from loramend.cli.keys import Scope, seconds_of
 from loramend.contracts.keys import KEY, SCOPES
 from service.jobs.connect import redis_from_url
 from service.jobs.keys import KeyStore
@@ -66,6 +68,36 @@ def test_create_list_and_revoke_in_the_broker_of_the_environment(broker_url: str
     assert err == f"loramend: not_found: There is no API key {found.id}.\n"
     with redis_from_url(broker_url) as client:
         assert KeyStore(client).find(key) is None
+
+
+@pytest.mark.e2e
+def test_a_key_that_expires_is_listed_with_when(broker_url: str) -> None:
+    env = {"LORAMEND_BROKER_URL": broker_url}
+    code, out, err = keys("create", "alice", "--expires", "30d", **env)
+    assert code == 0
+    with redis_from_url(broker_url) as client:
+        store = KeyStore(client)
+        found = store.find(out.strip())
+        store.create("bob", ["read"], timedelta(seconds=-1))
+    assert found is not None
+    assert found.expires_at == found.created_at + timedelta(days=30)
+    when = f"expires {found.expires_at:%Y-%m-%d %H:%M} UTC"
+    assert when in err
+    _, out, _ = keys("list", **env)
+    first, second = out.splitlines()
+    assert when in first
+    assert "expired " in second
+    assert first.index("read, submit") == second.index("read"), "columns"
+
+
+@pytest.mark.parametrize("time", ["30", "d", "0d", "-1d", "1y", "999999w", "1.5h", ""])
+def test_a_time_that_is_none_is_a_wrong_usage(time: str) -> None:
+    with pytest.raises(typer.BadParameter, match="write 90m, 12h, 30d or 8w"):
+        seconds_of(time)
+
+
+def test_times() -> None:
+    assert [seconds_of(text) for text in ("90m", "12h", "30d", "8w")] == [5400, 43200, 2592000, 4838400]
 
 
 @pytest.mark.e2e

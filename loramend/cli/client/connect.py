@@ -47,13 +47,14 @@ def raise_for(response: httpx.Response) -> None:
         problem = ProblemAnswer()
     code: ErrorCode = problem.known_code or "internal_error"
     if code == "unauthorized":
-        sent = "Authorization" in response.request.headers
-        raise RequestError(
-            code,
-            f"{response.url.netloc.decode('ascii')} "
-            + ("does not take this API key: give another with --key or LORAMEND_KEY" if sent
-               else "wants an API key: give --key, or set LORAMEND_KEY"),
-        )  # fmt: skip
+        server, told = response.url.netloc.decode("ascii"), detail_of(problem)
+        if "Authorization" not in response.request.headers:
+            said = "wants an API key: give --key, or set LORAMEND_KEY"
+        elif " expired " in told:
+            said = f"does not take this API key: {told}"
+        else:
+            said = "does not take this API key: give another with --key or LORAMEND_KEY"
+        raise RequestError(code, f"{server} {said}")
     raise RequestError(code, detail_of(problem) or f"{response.url} answered {response.status_code}")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,13 @@ def test_a_revoked_key_opens_nothing(client: TestClient, keys: KeyStore) -> None
     problem(answer, 401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
     problem(client.get("/jobs"), 401, "unauthorized")
+
+
+def test_an_expired_key_opens_nothing_and_says_why(client: TestClient, keys: KeyStore) -> None:
+    made = keys.create("alice", ["read"], timedelta(milliseconds=-1))
+    answer = client.get("/jobs", headers={"Authorization": f"Bearer {made.key}"})
+    assert "This API key expired at " in problem(answer, 401, "unauthorized")["detail"]
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_another_owners_upload_is_not_there(client: TestClient, keys: KeyStore) -> None:

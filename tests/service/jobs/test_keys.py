@@ -1,5 +1,8 @@
 """API keys in the store: found by the key alone, unreadable at rest, gone when revoked."""
 
+import time
+from datetime import timedelta
+
 import pytest
 import redis
 from pydantic import ValidationError
@@ -66,3 +69,22 @@ def test_an_owner_is_a_plain_name(keys: KeyStore, owner: str) -> None:
     with pytest.raises(ValidationError):
         keys.create("alice", [])
     assert not keys.any()
+
+
+def test_a_key_is_refused_once_it_has_expired(keys: KeyStore) -> None:
+    made = keys.create("alice", ["read"], timedelta(seconds=0.05))
+    lasting = keys.create("bob", ["read"], timedelta(days=30))
+    assert made.expires_at is not None
+    time.sleep(0.06)
+    with pytest.raises(RequestError, match=r"expired at \d{4}-\d\d-\d\d \d\d:\d\d UTC") as refused:
+        keys.find(made.key)
+    assert refused.value.code == "unauthorized"
+    wrong = made.key[:-1] + ("0" if made.key[-1] != "0" else "1")
+    assert keys.find(wrong) is None, "who has not the key is not told that it expired"
+    listed = {key.id: key.expires_at for key in keys.all()}
+    assert listed == {made.id: made.expires_at, lasting.id: lasting.expires_at}
+    found = keys.find(lasting.key)
+    assert found is not None
+    assert found.expires_at == lasting.expires_at == found.created_at + timedelta(days=30)
+    keys.revoke(lasting.id)
+    assert not keys.any(), "a service that listens beyond loopback does not start with this one"
