@@ -17,13 +17,16 @@ from worker.tools import Tools
 _LOG = logging.getLogger("worker.reaper")
 _FOLDER = re.compile(r"([0-9a-f]{32})\.(\d+)")
 _SWEEP_SECONDS = 60.0
+# Between two signs of life.
+_EXPIRY_SECONDS = 5.0
 # Longer than any upload takes.
 _UNFINISHED = timedelta(days=1)
 
 
 class Reaper:
-    """A thread that finds jobs whose worker died or whose message was lost, blobs nobody refers to, and
-    folders of workers that were killed. Every worker runs one: the job store lets only one of them act."""
+    """A thread that finds jobs whose worker died or whose message was lost, jobs that were kept long enough,
+    blobs nobody refers to, and folders of workers that were killed. Every worker runs one: the job store lets
+    only one of them act."""
 
     def __init__(self, tools: Tools, settings: WorkerSettings, process: WorkerProcess) -> None:
         self._tools = tools
@@ -52,7 +55,8 @@ class Reaper:
                 self.look()
                 if sweeping:
                     swept = time.monotonic()
-                    self.sweep()
+                    if not self.sweep():
+                        swept -= _SWEEP_SECONDS
             except Exception:
                 # The broker or the storage may be away for a while; the thread must outlive that.
                 _LOG.warning("the reaper could not do its round", exc_info=True)
@@ -74,10 +78,12 @@ class Reaper:
                 _LOG.warning("job %s could not be sent: %s", job_id, error, extra={"job": job_id})
         remove_leftovers(self._settings.work_dir, store)
 
-    def sweep(self) -> None:
-        """Remove blobs that nothing refers to."""
+    def sweep(self) -> bool:
+        """Remove what is kept long enough or takes too much room, and blobs that nothing refers to. False
+        where there is more to do."""
         self._tools.store.blobs.sweep(self._tools.storage)
         self._tools.storage.remove_leftovers(_UNFINISHED)
+        return self._tools.expiry.run(_EXPIRY_SECONDS)
 
 
 def remove_leftovers(work_dir: Path, store: JobStore) -> None:

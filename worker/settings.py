@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from service.jobs.queue import VISIBILITY_SECONDS
+from service.jobs.retention import Retention
 from service.jobs.settings import GiB, JobsSettings
 
 
@@ -63,6 +64,17 @@ class WorkerSettings(JobsSettings):
     shutdown_seconds: float = Field(
         default=10, ge=0, description="How long a running job may still take before it is handed back."
     )
+    retention_seconds: float = Field(
+        default=30 * 24 * 3600,
+        ge=0,
+        description="How long a job and its files stay after it has ended; 0: for ever.",
+    )
+    retention_bytes: int = Field(
+        default=100 * GiB,
+        ge=0,
+        description="What all stored files may take; beyond that the oldest ended jobs and unused uploads "
+        "go. 0: any number.",
+    )
     job_seconds: int = Field(default=6 * 3600, gt=0, description="How long one phase of a job may take.")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
@@ -76,6 +88,10 @@ class WorkerSettings(JobsSettings):
         if self.hard_seconds >= VISIBILITY_SECONDS:
             raise ValueError(f"job_seconds must stay under {VISIBILITY_SECONDS - 60}")
         return self
+
+    def retention(self) -> Retention:
+        """How long and how much is kept."""
+        return Retention(self.retention_seconds, self.retention_bytes, self.upload_seconds)
 
     @property
     def hard_seconds(self) -> int:

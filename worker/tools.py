@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from service.jobs.connect import redis_from_url
 from service.jobs.queue import Dispatcher
+from service.jobs.retention import Expiry
 from service.jobs.secrets import TokenVault
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
@@ -14,6 +15,7 @@ from worker.settings import WorkerSettings
 class Tools:
     """Not to be carried over a fork: parent and child each open their own."""
 
+    expiry: Expiry
     store: JobStore
     storage: Storage
     vault: TokenVault
@@ -23,9 +25,12 @@ class Tools:
 def open_tools(settings: WorkerSettings) -> Tools:
     """Clients after the settings. Nothing connects before it is used."""
     redis = redis_from_url(settings.broker_url)
+    store = JobStore(redis, max_attempts=settings.max_attempts, resend_seconds=settings.resend_seconds)
+    storage = Storage(settings.storage_url, settings.storage_options)
     return Tools(
-        store=JobStore(redis, max_attempts=settings.max_attempts, resend_seconds=settings.resend_seconds),
-        storage=Storage(settings.storage_url, settings.storage_options),
+        expiry=Expiry(redis, store, storage, settings.retention()),
+        store=store,
+        storage=storage,
         vault=TokenVault(redis, settings.secret_key),
         dispatcher=Dispatcher(settings.broker_url),
     )

@@ -38,7 +38,8 @@ local prefix, limit, deleting_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local free = {}
-for _, sha in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'holds', '-inf', now, 'LIMIT', 0, limit)) do
+local due = redis.call('ZRANGEBYSCORE', prefix .. 'holds', '-inf', now, 'LIMIT', 0, limit)
+for _, sha in ipairs(due) do
   local blob = prefix .. 'blob:' .. sha
   redis.call('ZREMRANGEBYSCORE', blob, '-inf', now)
   local first = redis.call('ZRANGE', blob, 0, 0, 'WITHSCORES')
@@ -52,7 +53,19 @@ for _, sha in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'holds', '-inf', now,
     redis.call('ZADD', prefix .. 'holds', first[2], sha)
   end
 end
-return free
+return {#due, free}
+"""
+
+_FREE_UPLOAD = """
+local prefix, sha, till, deleting_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local blob = prefix .. 'blob:' .. sha
+local held = redis.call('ZRANGE', blob, 0, -1, 'WITHSCORES')
+if #held ~= 2 or held[1] ~= 'upload' or tonumber(held[2]) > till then return 0 end
+local time = redis.call('TIME')
+redis.call('DEL', blob)
+redis.call('SET', prefix .. 'deleting:' .. sha, '1', 'PX', deleting_ms)
+redis.call('ZADD', prefix .. 'holds', time[1] * 1000 + deleting_ms, sha)
+return 1
 """
 
 
@@ -63,6 +76,7 @@ class BlobTable:
         self._redis = redis
         self._hold = redis.register_script(_HOLD)
         self._sweep = redis.register_script(_SWEEP)
+        self._free_upload = redis.register_script(_FREE_UPLOAD)
 
     def hold(self, digests: Iterable[str], holder: str, seconds: float) -> None:
         """Keep these blobs for `holder` (a job's id, or "upload") for that long, before they are put.
@@ -103,9 +117,25 @@ class BlobTable:
 
     def sweep(self, storage: Storage) -> list[str]:
         """Delete blobs left behind by holds that ran out or a deletion cut short. Returns their digests."""
-        free = cast(list[str], self._sweep(keys=[], args=[PREFIX, _SWEEP_AT_ONCE, DELETING_MS]))
-        self.delete(free, storage)
-        return free
+        swept: list[str] = []
+        seen = _SWEEP_AT_ONCE
+        while seen == _SWEEP_AT_ONCE:
+            seen, free = cast(
+                tuple[int, list[str]], self._sweep(keys=[], args=[PREFIX, _SWEEP_AT_ONCE, DELETING_MS])
+            )
+            self.delete(free, storage)
+            swept += free
+        return swept
+
+    def temporary(self) -> list[tuple[str, int]]:
+        """The digests that are held for a time, with the ms at which that may be over, first to last."""
+        rows = self._redis.zrange(f"{PREFIX}holds", 0, -1, withscores=True)
+        return [(digest, int(till)) for digest, till in cast(list[tuple[str, float]], rows)]
+
+    def free_upload(self, digest: str, till: int) -> bool:
+        """Let go of an upload before its time, where nothing else refers to it and it is held no longer than
+        `till` (ms). It is then marked as being deleted, for `delete`."""
+        return bool(self._free_upload(keys=[], args=[PREFIX, digest, till, DELETING_MS]))
 
 
 def _grant_key(digest: str, owner: str) -> str:

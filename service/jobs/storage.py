@@ -112,6 +112,12 @@ class Storage:
                 return None
         return BlobRef(sha256=sha256, size=info["size"])
 
+    def sizes(self) -> dict[str, int]:
+        """The bytes of every blob, by digest."""
+        with _unavailable():
+            found = self._fs.find(f"{self._root}/sha256", detail=True)
+            return {path.rpartition("/")[2]: info["size"] for path, info in found.items()}
+
     def delete(self, sha256: str) -> None:
         """Remove a blob; one that is not there is no error."""
         with _unavailable(), suppress(FileNotFoundError):

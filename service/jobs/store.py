@@ -8,7 +8,7 @@ A worker writes under a lease; a lease that ran out is taken away by `reap`, and
 that raises LeaseLost.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -128,6 +128,20 @@ class JobStore:
             if len(ids) < _PAGE_READ:
                 return found, None
             upper = f"({ids[-1]}"
+
+    def oldest(self, made_before: int | None = None) -> Iterator[JobRecord]:
+        """The jobs that have ended, in the order in which they were made; with `made_before`, a time in ms,
+        no later ones."""
+        upper = "+" if made_before is None else f"({made_before:012x}"
+        lower = "-"
+        while True:
+            ids = cast(list[str], self._redis.zrangebylex(f"{PREFIX}jobs", lower, upper, 0, _PAGE_READ))
+            for state in self._table.read_many(ids):
+                if state is not None and state.record.status in TERMINAL:
+                    yield state.record
+            if len(ids) < _PAGE_READ:
+                return
+            lower = f"({ids[-1]}"
 
     def counts(self) -> dict[JobStatus, int]:
         """How many jobs there are of each status."""
