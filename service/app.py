@@ -12,6 +12,7 @@ from loramend.contracts.job import Job, JobEvents, JobPage
 from loramend.contracts.report import Report
 from loramend.contracts.request import AnalysisRequest, RepairRequest
 from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads, web
+from service.api.busy import Busy
 from service.api.context import RequestContext
 from service.api.gate import Gate
 from service.api.guard import Guard
@@ -69,6 +70,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         keys_required=settings.keys_required,
         allowed_hosts=settings.hosts,
     )
+    app.add_middleware(Busy, most=settings.max_concurrent_requests, body_seconds=settings.body_seconds)
     app.add_middleware(RequestContext, metrics=services.metrics)
     return app
 

@@ -55,6 +55,19 @@ class ServiceSettings(JobsSettings):
         default=4 * MiB, gt=0, description="Cap on a JSON body or JSON form part."
     )
     max_concurrent_uploads: int = Field(default=16, gt=0)
+    max_concurrent_requests: int = Field(
+        default=1000,
+        gt=0,
+        description="Requests worked on at a time, event streams among them; one more is answered 503.",
+    )
+    body_seconds: float = Field(
+        default=60, gt=0, description="Longest wait for the next piece of a body; then the answer is 408."
+    )
+    idle_seconds: int = Field(
+        default=75,
+        gt=0,
+        description="How long an idle connection is kept; longer than clients and proxies keep theirs.",
+    )
     wait_seconds: int = Field(
         default=60, ge=0, le=60, description="The longest `Prefer: wait` that is honoured."
     )

@@ -71,6 +71,7 @@ ErrorCode = Literal[
     "job_already_finished",
     "range_not_satisfiable",
     "payload_too_large",
+    "request_timeout",
     "unsupported_media_type",
     # the machine
     "worker_lost",
@@ -81,6 +82,7 @@ ErrorCode = Literal[
     "storage_unavailable",
     "broker_unavailable",
     "not_ready",
+    "overloaded",
     "internal_error",
 ]
 
@@ -143,6 +145,7 @@ CODES: dict[ErrorCode, CodeInfo] = {
     "job_already_finished": CodeInfo(409, "The job has already finished"),
     "range_not_satisfiable": CodeInfo(416, "The range cannot be satisfied"),
     "payload_too_large": CodeInfo(413, "The body is too large"),
+    "request_timeout": CodeInfo(408, "The body took too long to come"),
     "unsupported_media_type": CodeInfo(415, "The media type is not supported"),
     "worker_lost": CodeInfo(500, "The worker died repeatedly"),
     "canceled": CodeInfo(409, "The job was canceled"),
@@ -152,6 +155,7 @@ CODES: dict[ErrorCode, CodeInfo] = {
     "storage_unavailable": CodeInfo(503, "The storage is unavailable"),
     "broker_unavailable": CodeInfo(503, "The broker is unavailable"),
     "not_ready": CodeInfo(503, "The service is not ready"),
+    "overloaded": CodeInfo(503, "Too many requests at once"),
     "internal_error": CodeInfo(500, "Something went wrong here"),
 }
 

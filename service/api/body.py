@@ -56,9 +56,9 @@ def parse_object(raw: bytes, where: str | None = None) -> dict[str, Any]:
     return value
 
 
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """The body as a JSON object of at most `limit` bytes."""
-    return parse_object(b"".join([chunk async for chunk in capped(request, limit)]))
+async def read_document(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` bytes."""
+    return b"".join([chunk async for chunk in capped(request, limit)])
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ async def read_form(request: Request, folder: Path, *, max_bytes: int, max_docum
         raise _malformed(str(error)) from None
     finally:
         receiver.close()
-    return receiver.result()
+    return await anyio.to_thread.run_sync(receiver.result)
 
 
 def _malformed(what: str) -> RequestError:

@@ -34,6 +34,7 @@ _ANYWHERE: tuple[ErrorCode, ...] = (
     "host_not_allowed",
     "internal_error",
     "broker_unavailable",
+    "overloaded",
 )
 
 

@@ -40,6 +40,7 @@ _REFUSALS: tuple[ErrorCode, ...] = (
     "idempotency_key_reused",
     "idempotency_in_flight",
     "payload_too_large",
+    "request_timeout",
     "unsupported_media_type",
     "quota_exceeded",
     "storage_unavailable",

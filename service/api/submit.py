@@ -21,7 +21,7 @@ from loramend.contracts.data import DataRole
 from loramend.contracts.errors import AdapterError, LoramendError, RequestError
 from loramend.contracts.job import TERMINAL
 from loramend.contracts.request import AnalysisRequest, JobKind, RepairRequest
-from service.api.body import Form, media_type_of, read_form, read_json
+from service.api.body import Form, media_type_of, parse_object, read_document, read_form
 from service.api.caller import Caller
 from service.api.data import check_has_data, checked_data, data_of, with_parts
 from service.api.documents import json_response
@@ -78,9 +78,9 @@ async def _read(
 ) -> Submission:
     settings = services.settings
     media, _ = media_type_of(request)
-    form = None
+    raw, form = b"", None
     if media == "application/json":
-        document = await read_json(request, settings.max_document_bytes)
+        raw = await read_document(request, settings.max_document_bytes)
     elif media == "multipart/form-data":
         form = await read_form(
             request,
@@ -88,13 +88,18 @@ async def _read(
             max_bytes=settings.max_upload_bytes,
             max_document_bytes=settings.max_document_bytes,
         )
-        document = with_parts(_with_source(form), form.files)
     else:
         raise RequestError(
             "unsupported_media_type",
             "Send application/json, or multipart/form-data with an adapter file.",
             where="/header/Content-Type",
         )
+    # A document may be megabytes long: other requests go on meanwhile.
+    return await run_in_threadpool(_submission, caller, kind, raw, form)
+
+
+def _submission(caller: Caller, kind: JobKind, raw: bytes, form: Form | None) -> Submission:
+    document = parse_object(raw) if form is None else with_parts(_with_source(form), form.files)
     return Submission(caller, kind, _validated(kind, document), _digest(kind, document, form), form)
 
 

@@ -41,7 +41,12 @@ _LOCATION = {"Location": header("The upload's own address.")}
         **ok(Upload, "It was there already; its time starts anew", headers=_LOCATION),
         **ok(Upload, "Stored", status=201, headers=_LOCATION),
         **documented(
-            "request_invalid", "digest_mismatch", "payload_too_large", "quota_exceeded", "storage_unavailable"
+            "request_invalid",
+            "digest_mismatch",
+            "payload_too_large",
+            "request_timeout",
+            "quota_exceeded",
+            "storage_unavailable",
         ),
     },
     openapi_extra={

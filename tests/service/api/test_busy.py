@@ -1,0 +1,85 @@
+"""Clients that are many, or slow, keep nobody else from being answered."""
+
+import hashlib
+import http.client
+import json
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from service.api import submit
+from service.settings import ServiceSettings
+from tests.service.api.answers import problem
+from tests.service.api.conftest import Running
+from tests.service.api.conftest import received as left_behind
+from tests.service.api.test_uploads import begin, chunk, files_in, wait_until
+
+pytestmark = pytest.mark.e2e
+
+CONTENT = b"some content"
+UPLOAD = f"PUT /uploads/{hashlib.sha256(CONTENT).hexdigest()}"
+FORM = "POST /repair", "Content-Type: multipart/form-data; boundary=b"
+
+
+@pytest.fixture
+def settings(settings: ServiceSettings, request: pytest.FixtureRequest) -> ServiceSettings:
+    return settings.model_copy(update=getattr(request, "param", {}))
+
+
+@pytest.mark.parametrize("settings", [{"max_concurrent_requests": 2}], indirect=True)
+def test_one_request_too_many_is_told_when_to_come_again(running: Running, tmp_path: Path) -> None:
+    with begin(running, UPLOAD) as one, begin(running, UPLOAD) as two:
+        for connection in (one, two):
+            connection.sendall(chunk(CONTENT))
+        wait_until(lambda: len(files_in(tmp_path / "blobs")) == 2)
+        answer = httpx2.get(f"{running.url}/jobs")
+        problem(answer, 503, "overloaded")
+        assert int(answer.headers["retry-after"]) > 0
+        assert httpx2.get(f"{running.url}/healthz").status_code == 200
+        one.sendall(chunk(b""))
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 201")
+        assert httpx2.get(f"{running.url}/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"body_seconds": 0.2}], indirect=True)
+@pytest.mark.parametrize("call", [(UPLOAD,), FORM, ("POST /repair", "Content-Type: application/json")])
+def test_a_body_that_stops_coming_is_given_up(
+    running: Running, tmp_path: Path, call: tuple[str, ...]
+) -> None:
+    with begin(running, *call) as connection:
+        connection.sendall(chunk(b"--"))
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.load(answer)["code"]) == (408, "request_timeout")
+    wait_until(lambda: files_in(tmp_path / "blobs") == [] and left_behind(tmp_path) == [])
+
+
+@pytest.mark.parametrize("settings", [{"body_seconds": 0.2, "wait_seconds": 1}], indirect=True)
+def test_a_long_answer_is_no_slow_body(running: Running) -> None:
+    answer = httpx2.post(
+        f"{running.url}/repair",
+        json={"source": {"hub_id": "a/b"}, "steps": [{"type": "shrink", "factor": 0.5}]},
+        headers={"Prefer": "wait=1"},
+    )
+    assert answer.status_code == 202, answer.text
+
+
+def test_a_long_document_does_not_hold_up_others(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long with it is done in a thread of its own."""
+    began: list[float] = []
+    validated = submit._validated
+
+    def slow(*arguments: object) -> object:
+        began.append(time.monotonic())
+        wait_until(lambda: len(began) > 1)
+        return validated(*arguments)  # type: ignore[arg-type]  # whatever it was given
+
+    monkeypatch.setattr(submit, "_validated", slow)
+    with begin(running, "POST /repair", "Content-Type: application/json") as connection:
+        connection.sendall(chunk(b"{}") + chunk(b""))
+        wait_until(lambda: len(began) == 1)
+        assert httpx2.get(f"{running.url}/jobs").status_code == 200
+        began.append(0)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 422")
