@@ -1,24 +1,13 @@
-"""The committed OpenAPI document, and whether the service keeps to it."""
+"""The committed OpenAPI document."""
 
 import json
-import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-import schemathesis
 import yaml
-from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from loramend.contracts.errors import CODES, Problem
 from loramend.contracts.request import AnalysisRequest, RepairRequest
-from service.app import create_app
 from service.openapi import COMMITTED, render
-from service.settings import ServiceSettings
-from tests.service.api.conftest import Running, run_server
-from tests.service.api.finished import ended, repaired
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
 
@@ -57,53 +46,3 @@ def test_examples_are_valid() -> None:
         body = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         for example in body["examples"].values():
             model.model_validate_json(json.dumps(example["value"]), strict=True)
-
-
-schema = schemathesis.openapi.from_dict(DOCUMENT)
-JOBS: list[str] = []
-
-
-@schema.hook
-def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Half of the calls name a job that there is."""
-    if path_parameters and JOBS:
-        pick = random.Random(str(path_parameters))
-        if pick.random() < 0.5:
-            known = {
-                "job_id": pick.choice(JOBS),
-                "namespace": "repaired",
-                "name": JOBS[0],
-                "revision": "main",
-            }
-            path_parameters |= {name: value for name, value in known.items() if name in path_parameters}
-    return path_parameters
-
-
-@pytest.fixture(scope="module")
-def served(broker_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    blobs: Path = tmp_path_factory.mktemp("blobs")
-    running = run_server(
-        create_app(
-            ServiceSettings(
-                broker_url=broker_server, storage_url=f"file://{blobs}", wait_seconds=0, keepalive_seconds=1
-            )
-        )
-    )
-    running.services.store.heartbeat_worker("io+spectral@one", 600)
-    JOBS[:] = [repaired(running.services).id, ended(running.services, "failed").id]
-    yield running
-    JOBS.clear()
-    running.stop()
-
-
-@pytest.mark.e2e
-@schema.parametrize()
-@settings(
-    max_examples=10,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-def test_the_service_keeps_to_the_document(case: "schemathesis.Case[Any]", served: Running) -> None:
-    """No check is left out but one: no schema can tell which file is an adapter, or which upload exists."""
-    case.call_and_validate(base_url=served.url, excluded_checks=[positive_data_acceptance])

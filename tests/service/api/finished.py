@@ -32,12 +32,17 @@ def put(services: Services, content: bytes) -> BlobRef:
     return services.storage.put_bytes(content)
 
 
-def repaired(services: Services, files: dict[str, bytes] | None = None, **fields: Any) -> JobRecord:
-    """A succeeded repair whose repository holds these files, or a small adapter."""
+def repaired(
+    services: Services,
+    files: dict[str, bytes] | None = None,
+    told: bytes = b'{"schema_version":"1.0"}',
+    **fields: Any,
+) -> JobRecord:
+    """A succeeded repair whose repository holds these files, or a small adapter, with that report."""
     files = folder() if files is None else files
     record = queued(services, **fields)
     lease = begun(services, record)
-    archive, report = put(services, tar_gz(files)), put(services, b'{"schema_version":"1.0"}')
+    archive, report = put(services, tar_gz(files)), put(services, told)
     page, sarif = put(services, PAGE), put(services, SARIF)
     return services.store.finish(
         lease,

@@ -30,6 +30,8 @@ def dump(client: "redis.Redis") -> str:
             "string": client.get,
             "hash": client.hgetall,
             "stream": client.xrange,
+            "set": client.smembers,
+            "list": lambda name: client.lrange(name, 0, -1),
             "zset": lambda name: client.zrange(name, 0, -1),
         }
         held.append(f"{key} {read[str(kind)](key)}")
