@@ -1,13 +1,12 @@
 """Settings of the HTTP process."""
 
-import json
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from service.api.guard import LOOPBACK_NAMES, is_loopback
-from service.jobs.settings import GiB, JobsSettings, MiB
+from service.jobs.settings import GiB, JobsSettings, MiB, split_commas
 
 
 class ServiceSettings(JobsSettings):
@@ -77,12 +76,8 @@ class ServiceSettings(JobsSettings):
 
     @field_validator("api_keys", "allowed_hosts", mode="before")
     @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return [part.strip() for part in value.split(",") if part.strip()]
+    def _split(cls, value: Any) -> Any:
+        return split_commas(value)
 
     @field_validator("api_keys")
     @classmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from loramend.cli.hub.client import Hub
 from loramend.cli.hub.datasets import download_dataset
@@ -17,6 +18,7 @@ def hub_for(settings: WorkerSettings, token: str | None) -> Hub:
 
     Raises RequestError `hub_forbidden` for a token that cannot be one.
     """
+    trusted = frozenset({urlsplit(settings.hub_endpoint).hostname or "", *settings.hub_private_hosts})
     own = settings.hub_token.get_secret_value() if settings.hub_token else None
     return Hub(
         cache_dir=settings.cache_dir / "hub",
@@ -24,6 +26,7 @@ def hub_for(settings: WorkerSettings, token: str | None) -> Hub:
         token=token or own or None,
         seconds=settings.hub_seconds,
         attempts=settings.hub_attempts,
+        trusted=trusted,
     )
 
 

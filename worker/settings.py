@@ -1,12 +1,14 @@
 """Settings of a worker process."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from service.jobs.queue import VISIBILITY_SECONDS
 from service.jobs.retention import Retention
-from service.jobs.settings import GiB, JobsSettings
+from service.jobs.settings import GiB, JobsSettings, split_commas
 
 
 class WorkerSettings(JobsSettings):
@@ -39,6 +41,11 @@ class WorkerSettings(JobsSettings):
         default=None,
         validation_alias=AliasChoices("LORAMEND_HUB_TOKEN", "HF_TOKEN"),
         description="For jobs that bring no token of their own.",
+    )
+    hub_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts beside the Hub's own to which its redirects may lead although they are not at "
+        "public addresses, such as a mirror's storage; a JSON list, or joined by commas.",
     )
     hub_seconds: float = Field(
         default=10, gt=0, description="Longest wait for an answer; uploads and commits get 12 times as long."
@@ -82,6 +89,11 @@ class WorkerSettings(JobsSettings):
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("hub_private_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return split_commas(value)
 
     @model_validator(mode="after")
     def _visible_long_enough(self) -> "WorkerSettings":

@@ -87,6 +87,15 @@ class JobsSettings(BaseSettings):
         return [part for part in value.split(os.pathsep) if part]
 
 
+def split_commas(value: Any) -> Any:
+    """A variable's list, as JSON or joined by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 def explain(error: ValidationError) -> str:
     """What is wrong with the settings, a line each, by the variable's name; no value is shown."""
     lines = []

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from loramend.cli.hub.addresses import CheckedBackend
 from loramend.cli.hub.environment import HUGGINGFACE
 from loramend.contracts.errors import ErrorCode, JobError, LoramendError, RequestError
 
@@ -44,6 +45,8 @@ class Hub:
     seconds    longest wait for the Hub to answer or to send on; uploads and commits get 12 times as long
     attempts   how often a question is put before the Hub counts as unavailable
     pause      seconds before the second attempt, doubled with every further one
+    trusted    hosts that it may send us on to wherever they are, itself among them: others have to be at
+               public addresses. None lets all be anywhere
     """
 
     cache_dir: Path
@@ -52,6 +55,7 @@ class Hub:
     seconds: float = 10.0
     attempts: int = 4
     pause: float = 0.5
+    trusted: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.token and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
@@ -60,7 +64,7 @@ class Hub:
 
     def api(self) -> HfApi:
         """huggingface_hub's client for this Hub."""
-        _bound_session(self.seconds)
+        _bound_session(self.seconds, self.trusted)
         return HfApi(
             endpoint=self.endpoint,
             token=self.token or False,
@@ -175,11 +179,22 @@ def _pause(error: Exception, planned: float) -> float:
 
 
 class _BoundedClient(httpx2.Client):
-    """Lets no request wait for ever, whatever huggingface_hub asks for: its listings have no time limit."""
+    """Lets no request wait for ever, whatever huggingface_hub asks for: its listings have no time limit. Nor
+    is it sent on to where it has no business."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(follow_redirects=True, timeout=seconds)
+    def __init__(self, seconds: float, trusted: frozenset[str] | None) -> None:
         self.seconds = seconds
+        self.trusted = trusted
+        super().__init__(follow_redirects=True, timeout=seconds)
+
+    def _init_transport(self, *args: Any, **kwargs: Any) -> httpx2.BaseTransport:
+        """The one for direct connections; a proxy looks up names itself."""
+        transport = super()._init_transport(*args, **kwargs)
+        if self.trusted is not None:
+            assert isinstance(transport, httpx2.HTTPTransport), "no other was asked for"
+            # httpx has no parameter for it; httpcore has.
+            transport._pool._network_backend = CheckedBackend(self.trusted)
+        return transport
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
         bound = self.seconds if request.method in ("GET", "HEAD") else self.seconds * _UPLOAD_FACTOR
@@ -190,8 +205,8 @@ class _BoundedClient(httpx2.Client):
         return super().send(request, **kwargs)
 
 
-def _bound_session(seconds: float) -> None:
-    """Have huggingface_hub's client, one for the process, wait no longer than this."""
+def _bound_session(seconds: float, trusted: frozenset[str] | None) -> None:
+    """Have huggingface_hub's client, one for the process, wait no longer and go no further than this."""
     session = get_session()
-    if not isinstance(session, _BoundedClient) or session.seconds != seconds:
-        set_client_factory(lambda: _BoundedClient(seconds))
+    if not isinstance(session, _BoundedClient) or (session.seconds, session.trusted) != (seconds, trusted):
+        set_client_factory(lambda: _BoundedClient(seconds, trusted))
