@@ -81,7 +81,8 @@ def measure(given: argparse.Namespace, work: Path) -> tuple[dict[str, Told], lis
     adapter = work / "adapter.tar.gz"
     adapter.write_bytes(small_adapter())
     # So that a short run meets the keys' rates, too.
-    env = {"LORAMEND_KEY_REQUESTS_BURST": "50"} if given.quick else {}
+    quick = {"LORAMEND_KEY_REQUESTS_BURST": "10", "LORAMEND_KEY_REQUESTS_PER_MINUTE": "300"}
+    env = quick if given.quick else {}
     with serving(work / "data", LORAMEND_LOG_LEVEL="warning", **env) as service:
         sent = [send(service.url, call, size, service.api) for size in given.bytes for call in (PUT, FORM)]
         keys = service.make_keys(max(1, given.clients // _CLIENTS_A_KEY))
@@ -110,12 +111,12 @@ def main() -> int:
     parser.add_argument(
         "--bytes", type=int, action="append", help="of an upload: 200 million, then 2 billion"
     )
-    parser.add_argument("--quick", action="store_true", help="40 clients, 6 seconds, 200 million bytes")
+    parser.add_argument("--quick", action="store_true", help="40 clients, 5 seconds, 200 million bytes")
     parser.add_argument("--document", type=Path, help="put the tables into this file, between its markers")
     parser.add_argument("--work", type=Path, help="where to make the service's folder")
     given = parser.parse_args()
     given.clients = given.clients or (40 if given.quick else 200)
-    given.seconds = given.seconds or (6 if given.quick else 60)
+    given.seconds = given.seconds or (5 if given.quick else 60)
     given.bytes = given.bytes or ([200_000_000] if given.quick else [200_000_000, 2_000_000_000])
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="load-", dir=given.work) as folder:
