@@ -1,14 +1,17 @@
 """PUT /uploads/{sha256}: send a file once, name it in requests by its digest."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
+import anyio
 import anyio.from_thread
 import anyio.to_thread
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from loramend.contracts.errors import RequestError
 from loramend.contracts.names import Sha256
 from service.api.body import capped
 from service.api.caller import Asker, Caller
@@ -17,6 +20,9 @@ from service.api.problems import documented
 from service.api.schema import header, ok
 from service.api.state import Services, Use
 from service.jobs.records import BlobRef
+
+# Well under the 30 s or so that clients wait for an answer.
+_PLACE_SECONDS = 10.0
 
 router = APIRouter(tags=["uploads"])
 
@@ -77,13 +83,31 @@ async def put_upload(
                 return
             yield chunk
 
-    ref, existed = await anyio.to_thread.run_sync(
-        _store, services, caller, sha256, pull(), limiter=services.uploads
-    )
+    async with _place(services):
+        ref, existed = await anyio.to_thread.run_sync(
+            _store, services, caller, sha256, pull(), limiter=anyio.CapacityLimiter(1)
+        )
     services.metrics.uploaded(ref.size)
     upload = Upload(sha256=ref.sha256, size=ref.size, kept_seconds=int(services.settings.upload_seconds))
     headers = {"Location": f"/uploads/{ref.sha256}"}
     return json_response(upload, status=200 if existed else 201, headers=headers)
+
+
+@asynccontextmanager
+async def _place(services: Services) -> AsyncIterator[None]:
+    """One of the places for uploads. Raises RequestError `overloaded` where none gets free in time: better
+    than to let the client run into its own time limit."""
+    mine = object()
+    try:
+        with anyio.fail_after(_PLACE_SECONDS):
+            await services.uploads.acquire_on_behalf_of(mine)
+    except TimeoutError:
+        places = services.settings.max_concurrent_uploads
+        raise RequestError("overloaded", f"{places} uploads are under way. Try again shortly.") from None
+    try:
+        yield
+    finally:
+        services.uploads.release_on_behalf_of(mine)
 
 
 def _store(services: Services, caller: Caller, sha256: str, chunks: Iterator[bytes]) -> tuple[BlobRef, bool]:

@@ -115,7 +115,10 @@ class Storage:
     def sizes(self) -> dict[str, int]:
         """The bytes of every blob, by digest."""
         with _unavailable():
-            found = self._fs.find(f"{self._root}/sha256", detail=True)
+            try:
+                found = self._fs.find(f"{self._root}/sha256", detail=True)
+            except FileNotFoundError:
+                return {}
             return {path.rpartition("/")[2]: info["size"] for path, info in found.items()}
 
     def delete(self, sha256: str) -> None:

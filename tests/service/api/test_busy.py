@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from service.api import submit
+from service.api import submit, uploads
 from service.settings import ServiceSettings
 from tests.service.api.answers import problem
 from tests.service.api.conftest import Running
@@ -41,6 +41,23 @@ def test_one_request_too_many_is_told_when_to_come_again(running: Running, tmp_p
         one.sendall(chunk(b""))
         assert one.recv(1 << 16).startswith(b"HTTP/1.1 201")
         assert httpx2.get(f"{running.url}/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"max_concurrent_uploads": 1}], indirect=True)
+def test_an_upload_that_finds_no_place_is_told_so(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_PLACE_SECONDS", 0.2)
+    with begin(running, UPLOAD) as one:
+        one.sendall(chunk(CONTENT))
+        wait_until(lambda: len(files_in(tmp_path / "blobs")) == 1)
+        answer = httpx2.put(f"{running.url}{UPLOAD.removeprefix('PUT ')}", content=CONTENT)
+        problem(answer, 503, "overloaded")
+        assert int(answer.headers["retry-after"]) > 0
+        one.sendall(chunk(b""))
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 201")
+    answer = httpx2.put(f"{running.url}{UPLOAD.removeprefix('PUT ')}", content=CONTENT)
+    assert answer.status_code == 200, "the place is free again"
 
 
 @pytest.mark.parametrize("settings", [{"body_seconds": 0.2}], indirect=True)

@@ -50,6 +50,13 @@ def test_what_was_put_comes_back(storage: Storage, tmp_path: Path) -> None:
     assert storage.put_bytes(b"").size == 0
 
 
+def test_sizes_are_those_of_the_whole_blobs_alone(storage: Storage) -> None:
+    assert storage.sizes() == {}
+    refs = [storage.put_bytes(b"x" * size) for size in (0, 5, 1000)]
+    storage._fs.pipe_file(f"{storage._root}/temporary/unfinished", b"y" * 77)
+    assert storage.sizes() == {ref.sha256: ref.size for ref in refs}
+
+
 def test_too_much_or_something_else_is_not_kept(storage: Storage) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"x" * 100
