@@ -86,7 +86,7 @@ class Client:
         while (answer := await self._call(CANCEL, f"/jobs/{job}/cancel")) is None:
             if self._told.wrong_count:
                 return
-        self._ended("canceled at the end" if answer.status_code == 200 else "as it was to be canceled")
+        self._ended("canceled at the end" if answer.status_code == 200 else "ended before the cancel")
 
     def _ended(self, how: str) -> None:
         self._told.ended[how] = self._told.ended.get(how, 0) + 1

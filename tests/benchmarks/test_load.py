@@ -65,7 +65,7 @@ class _Dishonest(BaseHTTPRequestHandler):
 @pytest.fixture
 def dishonest() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Dishonest)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

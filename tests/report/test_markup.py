@@ -20,6 +20,8 @@ from loramend.report.html import report_html
 from tests.report.evidence import with_evidence
 from tests.report.test_html import CSU, MARKUP, Page, made
 
+pytestmark = pytest.mark.slow
+
 
 def texts(document: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """The places of all texts in a JSON document."""
@@ -58,7 +60,6 @@ def tags_of(html: str) -> set[str]:
     return set(page.tags)
 
 
-@pytest.mark.slow
 def test_in_every_text_of_a_report() -> None:
     report = with_evidence(made(CSU, {"type": "shrink", "factor": 0.5}))
     marked, count = everywhere(report, MARKUP)
