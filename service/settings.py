@@ -76,7 +76,7 @@ class ServiceSettings(JobsSettings):
 
     @field_validator("api_keys", "allowed_hosts", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split_commas(cls, value: Any) -> Any:
         return split_commas(value)
 
     @field_validator("api_keys")

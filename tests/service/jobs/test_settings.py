@@ -9,12 +9,21 @@ from pydantic import ValidationError
 
 from service.jobs.records import new_job_id
 from service.jobs.settings import JobsSettings
+from service.settings import ServiceSettings
+from worker.settings import WorkerSettings
 
 
+@pytest.mark.parametrize("settings", [JobsSettings, ServiceSettings, WorkerSettings])
 @pytest.mark.parametrize("text", [f"/a{os.pathsep}/b", '["/a", "/b"]'])
-def test_model_roots(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_roots(settings: type[JobsSettings], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAMEND_MODEL_ROOTS", text)
-    assert JobsSettings().model_roots == (Path("/a"), Path("/b"))
+    assert settings().model_roots == (Path("/a"), Path("/b"))
+
+
+@pytest.mark.parametrize("text", ["a.internal, b", '["a.internal", "b"]'])
+def test_hosts_that_a_hub_may_lead_to(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAMEND_HUB_PRIVATE_HOSTS", text)
+    assert WorkerSettings().hub_private_hosts == ("a.internal", "b")
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
