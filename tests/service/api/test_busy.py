@@ -73,12 +73,12 @@ def test_a_body_that_stops_coming_is_given_up(
     wait_until(lambda: files_in(tmp_path / "blobs") == [] and left_behind(tmp_path) == [])
 
 
-@pytest.mark.parametrize("settings", [{"body_seconds": 0.2, "wait_seconds": 1}], indirect=True)
+@pytest.mark.parametrize("settings", [{"body_seconds": 1, "wait_seconds": 2}], indirect=True)
 def test_a_long_answer_is_no_slow_body(running: Running) -> None:
     answer = httpx2.post(
         f"{running.url}/repair",
         json={"source": {"hub_id": "a/b"}, "steps": [{"type": "shrink", "factor": 0.5}]},
-        headers={"Prefer": "wait=1"},
+        headers={"Prefer": "wait=2"},
     )
     assert answer.status_code == 202, answer.text
 

@@ -4,14 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import redis
 
-from service.jobs.records import BlobRef, JobRecord
+from service.jobs.records import BlobRef, JobRecord, new_job_id
 from service.jobs.retention import Expiry, Retention
-from service.jobs.state import PREFIX
+from service.jobs.state import PREFIX, job_key
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
 from tests.service.jobs.jobs import blob, new_record
@@ -31,9 +32,11 @@ def put(storage: Storage, store: JobStore, content: bytes, holder: str) -> BlobR
     return storage.put_bytes(content)
 
 
-def made(storage: Storage, store: JobStore, *contents: bytes, end: bool = True) -> JobRecord:
+def made(
+    storage: Storage, store: JobStore, *contents: bytes, end: bool = True, job_id: str | None = None
+) -> JobRecord:
     """A job with these files, which has failed unless it is to run on."""
-    record = new_record()
+    record = new_record(id=job_id or new_job_id())
     files = {str(number): put(storage, store, content, record.id) for number, content in enumerate(contents)}
     store.create(record.model_copy(update={"input": files}))
     lease = store.acquire(record.id, "w", 60)
@@ -61,18 +64,34 @@ def consistent(store: JobStore, storage: Storage, tmp_path: Path) -> None:
     assert there == named == set(storage.sizes())
 
 
+def old_id() -> str:
+    """Of a job that was made an hour ago."""
+    now = new_job_id()
+    return f"{int(now[:12], 16) - 3_600_000:012x}{now[12:]}"
+
+
+def ended_long_ago(client: "redis.Redis", storage: Storage, store: JobStore, *contents: bytes) -> JobRecord:
+    """A job that was made, and failed, an hour ago."""
+    record = made(storage, store, *contents, job_id=old_id())
+    assert record.finished_at is not None
+    past = record.model_copy(update={"finished_at": record.finished_at - timedelta(hours=1)})
+    client.hset(job_key(record.id), "record", past.model_dump_json())
+    return past
+
+
 def test_jobs_go_a_while_after_they_ended(
     store: JobStore, storage: Storage, redis_client: "redis.Redis", tmp_path: Path
 ) -> None:
-    old = [made(storage, store, b"one"), made(storage, store, b"two", b"shared")]
-    waiting = store.create(new_record(input={"a": put(storage, store, b"three", "x")}))
-    running = made(storage, store, b"four", end=False)
-    assert expire(redis_client, storage, seconds=60)
-    assert left(store) == [*(job.id for job in old), waiting.id, running.id]
-    time.sleep(0.15)
+    old = [
+        ended_long_ago(redis_client, storage, store, *contents) for contents in ([b"1"], [b"2", b"shared"])
+    ]
+    waiting = store.create(new_record(id=old_id(), input={"a": put(storage, store, b"3", "x")}))
+    running = made(storage, store, b"4", end=False, job_id=old_id())
     young = made(storage, store, b"shared")
-    assert expire(redis_client, storage, seconds=0.1)
-    assert left(store) == [waiting.id, running.id, young.id]
+    assert expire(redis_client, storage, seconds=7200)
+    assert len(left(store)) == 5
+    assert expire(redis_client, storage, seconds=1800)
+    assert left(store) == [*sorted([waiting.id, running.id]), young.id]
     consistent(store, storage, tmp_path)
     assert not redis_client.keys(f"{PREFIX}events:{old[0].id}")
     assert expire(redis_client, storage), "0 is no limit"
@@ -82,10 +101,9 @@ def test_jobs_go_a_while_after_they_ended(
 def test_a_job_made_long_ago_that_ended_just_now_stays(
     store: JobStore, storage: Storage, redis_client: "redis.Redis"
 ) -> None:
-    record = store.create(new_record())
-    time.sleep(0.15)
+    record = store.create(new_record(id=old_id()))
     store.request_cancel(record.id)
-    assert expire(redis_client, storage, seconds=0.1)
+    assert expire(redis_client, storage, seconds=1800)
     assert left(store) == [record.id]
 
 
