@@ -1,4 +1,4 @@
-# make env | browser | test | test-fast | lint | audit | sbom | fuzz | demo | openapi | figures | clean
+# make env | browser | test | test-fast | lint | audit | sbom | fuzz | demo | openapi | plots | figures | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ FUZZ ?= archive header config data
 FUZZ_SECONDS ?= 60
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env browser test test-fast lint audit sbom fuzz demo openapi figures clean
+.PHONY: env browser test test-fast lint audit sbom fuzz demo openapi plots figures clean
 
 env: $(VENV)/.installed
 
@@ -70,6 +70,10 @@ demo: env
 
 openapi: env
 	$(BIN)/python -m service.openapi
+
+# The plotting library that every report carries; committed, so that nobody else needs what it is made with.
+plots: env
+	$(BIN)/python -m scripts.plotting_library
 
 figures: env
 	$(BIN)/python -m tests.web.figures

@@ -40,10 +40,11 @@ from loramend.methods.registry import METHODS
 from loramend.methods.rora import rora
 from loramend.reference.models import References
 from loramend.reference.open import open_references
+from loramend.report.answers import with_summary
 from loramend.report.measure import Measured, measure
 from loramend.report.provenance import Stopwatch
 from loramend.report.summary import adapter_summary, data_read
-from loramend.report.words import caveats, summary
+from loramend.report.words import caveats
 from loramend.spectrum.factored import cosine, distance, norm
 from loramend.training.open import check_text, open_session
 from loramend.training.session import Checkpoints, Session
@@ -77,19 +78,18 @@ def inspect(
         adapter, references, split=_split_of(()), on_module=_ticker(adapter, "measure", 1, on_progress)
     )
     modules = [_module_report(update, measured[name]) for name, update in adapter.updates.items()]
-    totals = _totals(adapter)
-    triaged = _triage(adapter, measured, bank)
-    return Report(
+    report = Report(
         kind="inspect",
-        summary=summary(adapter, (), modules, totals, (), triaged=triaged),
+        summary=[],
         adapter=adapter_summary(adapter),
-        totals=totals,
+        totals=_totals(adapter),
         modules=modules,
-        triage=triaged,
+        triage=_triage(adapter, measured, bank),
         references=references.read(),
-        caveats=caveats(adapter, ()),
+        caveats=caveats(adapter.passthrough, ()),
         provenance=watch.provenance(device=torch.device(device), seed=seed, source=source or {}),
     )
+    return with_summary(report)
 
 
 def repair(
@@ -197,7 +197,6 @@ def repair(
         _module_report(update, before[name], after[name], outcomes[name])
         for name, update in adapter.updates.items()
     ]
-    totals = _totals(adapter, current)
     evaluated = None
     if session is not None:
         like = next((step for step in steps if isinstance(step, RoraStep)), None)
@@ -206,10 +205,10 @@ def repair(
     report = Report(
         kind="repair",
         threat=threat,
-        summary=summary(adapter, steps, modules, totals, placebo, training, evaluated, triaged),
+        summary=[],
         adapter=adapter_summary(adapter),
         steps=list(steps),
-        totals=totals,
+        totals=_totals(adapter, current),
         modules=modules,
         triage=triaged,
         placebo=placebo,
@@ -217,10 +216,10 @@ def repair(
         evaluation=evaluated,
         data=data_read(corpus),
         references=references.read(),
-        caveats=caveats(adapter, steps, threat, evaluated),
+        caveats=caveats(adapter.passthrough, steps, threat, evaluated),
         provenance=watch.provenance(device=context.device, seed=seed, source=source or {}),
     )
-    return current, report
+    return current, with_summary(report)
 
 
 def _triage(adapter: Adapter, measured: Mapping[str, Measured], bank: OpenBank | None) -> Triage:

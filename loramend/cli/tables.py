@@ -15,6 +15,7 @@ from loramend.contracts.evidence import Calibration, Evaluation, Rate, Variant
 from loramend.contracts.report import ModuleReport, Report, Spectrum
 from loramend.contracts.triage import Triage, TriageStatistic
 from loramend.evaluation.words import percent
+from loramend.report.answers import lines
 from loramend.report.charts import setting
 
 _ANY_WIDTH = 10_000
@@ -131,13 +132,13 @@ def triage_lines(found: Triage) -> list[str]:
 
 
 def summary_lines(report: Report) -> list[str]:
-    """What was read of models, and the report's sentences and caveats, each on its line."""
+    """What was read of models, and the report's answers and caveats, each sentence on its line."""
     read = [
         f"Read {model.tensors} tensors of {model.name}, the {model.role} model."
         for model in report.references
     ]
     triaged = triage_lines(report.triage) if report.triage is not None else []
-    return [printable(line) for line in (*read, *report.summary, *triaged, *report.caveats)]
+    return [printable(line) for line in (*read, *lines(report), *triaged, *report.caveats)]
 
 
 def print_whole(table: Table) -> None:

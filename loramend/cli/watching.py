@@ -1,7 +1,7 @@
 """Following a job of a server, for `loramend watch` and `loramend submit`."""
 
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import httpx
 import typer
@@ -13,7 +13,9 @@ from loramend.cli.client.events import backlog, follow
 from loramend.cli.client.jobs import get_job, get_report
 from loramend.cli.errors import CommandError, printable
 from loramend.cli.progress import progress_on_stderr
+from loramend.cli.tables import summary_lines
 from loramend.contracts.errors import ErrorCode, JobError
+from loramend.contracts.report import Report
 
 
 class _Told(BaseModel):
@@ -75,7 +77,9 @@ def _follow(client: httpx.Client, job: str, *, events_on_stdout: bool) -> None:
 
 
 def _summary(report: bytes) -> list[str]:
-    """The report's sentences and caveats; none of a report that this version cannot read."""
+    """The report's answers and caveats; of one by another version what can be read, which may be nothing."""
+    with suppress(ValidationError):
+        return summary_lines(Report.model_validate_json(report))
     try:
         told = _Told.model_validate_json(report)
     except ValidationError:

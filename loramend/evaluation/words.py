@@ -12,6 +12,8 @@ CONTROLS: dict[VariantName, str] = {
     "shrink": "the given adapter scaled to the repaired norm",
     "random_subspace": "the same repair on random subspaces",
 }
+WORTH_A_LOOK = 0.05
+"""A measured share whose 95% interval reaches no further down than this is not pointed out."""
 _PLACEBO: tuple[VariantName, ...] = ("shrink", "random_subspace")
 _VERDICTS: dict[PlaceboVerdict, str] = {
     "beats": "beats its placebo",
@@ -58,7 +60,7 @@ def placebo_verdict(variants: Mapping[VariantName, Variant]) -> PlaceboVerdict |
     """The repair beside its two placebo controls, by intervals that do not touch; None without both."""
     if any(name not in variants for name in ("after", *_PLACEBO)):
         return None
-    beside = [_compared(variants["after"], variants[name]) for name in _PLACEBO]
+    beside = [compared(variants["after"], variants[name]) for name in _PLACEBO]
     better, worse = ([bool(sides[place]) for sides in beside] for place in (0, 1))
     if all(better) and not any(worse):
         return "beats"
@@ -116,7 +118,7 @@ def _beside(after: Variant, controls: list[Variant], metric: Metric) -> str:
 
 def _verdict(after: Variant, control: Variant, right: str) -> str:
     """Better, worse or not told apart, by intervals that do not touch."""
-    better, worse = _compared(after, control, right)
+    better, worse = compared(after, control, right)
     if better and worse:
         return f"does better on {better[0]} and worse on {worse[0]} than"
     if better or worse:
@@ -124,7 +126,7 @@ def _verdict(after: Variant, control: Variant, right: str) -> str:
     return "is not told apart by these examples from"
 
 
-def _compared(after: Variant, control: Variant, right: str = "") -> tuple[list[str], list[str]]:
+def compared(after: Variant, control: Variant, right: str = "") -> tuple[list[str], list[str]]:
     """On what the repair is better than a control, and on what worse."""
     better, worse = [], []
     if below(control.clean, after.clean):

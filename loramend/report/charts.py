@@ -12,6 +12,8 @@ _WIDTH, _HEIGHT = 160.0, 40.0
 _MAX_BAR = 16.0
 _MAX_BARS = 64
 _MAX_POINTS = 160
+STILL = 24
+"""Modules whose singular values are drawn where no script runs."""
 
 
 class Bars(NamedTuple):

@@ -7,6 +7,13 @@ from typing import NamedTuple
 _LAYER = re.compile(r"(?P<before>.*?)(?P<layer>\d+)\.(?P<kind>.+)")
 
 
+class Place(NamedTuple):
+    """A module's row and column."""
+
+    layer: str
+    kind: str
+
+
 class Cell(NamedTuple):
     """x and y in the map's own units, how dark it is from 0 to 1, and what it shows in words."""
 
@@ -25,22 +32,26 @@ class HeatMap(NamedTuple):
     words: str
 
 
+def place(name: str) -> Place | None:
+    """Where a module lies, by the first number in its name; None without one."""
+    found = _LAYER.fullmatch(name)
+    return Place(f"{found['before']}{found['layer']}", found["kind"]) if found else None
+
+
 def heat_map(values: Mapping[str, float | None]) -> HeatMap | None:
-    """A cell a module, darker the further its value lies below 1; None where fewer than two layers tell
-    their number in the module's name."""
-    placed = {name: found for name in values if (found := _LAYER.fullmatch(name))}
-    layers = list(dict.fromkeys(f"{found['before']}{found['layer']}" for found in placed.values()))
-    kinds = list(dict.fromkeys(found["kind"] for found in placed.values()))
+    """A cell a module, darkest where the value is largest; None where fewer than two layers tell their number
+    in the module's name."""
+    placed = {name: found for name in values if (found := place(name))}
+    layers = list(dict.fromkeys(found.layer for found in placed.values()))
+    kinds = list(dict.fromkeys(found.kind for found in placed.values()))
     if len(layers) < 2:
         return None
+    known = {name: value for name in placed if (value := values[name]) is not None}
+    low, high = min(known.values(), default=0.0), max(known.values(), default=0.0)
     cells = []
-    for name, found in placed.items():
-        value = values[name]
-        if value is None:
-            continue
-        x, y = kinds.index(found["kind"]), layers.index(f"{found['before']}{found['layer']}")
-        cells.append(Cell(x, y, round(min(1.0, max(0.0, 1.0 - value)), 3), f"{name}: {value:.3f}"))
-    known = [value for name, value in values.items() if name in placed and value is not None]
-    low, high = min(known, default=0.0), max(known, default=0.0)
-    words = f"{len(layers)} layers by {len(kinds)} kinds of module, from {low:.3f} to {high:.3f}"
+    for name, value in known.items():
+        dark = value / high if high > 0 else 0.0
+        x, y = kinds.index(placed[name].kind), layers.index(placed[name].layer)
+        cells.append(Cell(x, y, round(min(1.0, max(0.0, dark)), 3), f"{name}: {value:.3g}"))
+    words = f"{len(layers)} layers by {len(kinds)} kinds of module, from {low:.3g} to {high:.3g}"
     return HeatMap(kinds, layers, cells, words)

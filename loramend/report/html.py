@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, nothing fetched, every string of the adapter's escaped."""
+"""The report as one HTML file: its own scripts alone, nothing fetched, what an adapter says escaped."""
 
 import math
 import re
@@ -8,29 +8,22 @@ from markupsafe import Markup
 
 from loramend.bank.words import NAMES, OF_MODULE
 from loramend.contracts.data import Metric
-from loramend.contracts.evidence import Rate, VariantName
+from loramend.contracts.evidence import Rate
 from loramend.contracts.report import ModuleReport, Report
 from loramend.contracts.steps import Step
-from loramend.evaluation.words import CONTROLS, percent
-from loramend.report.charts import calibration_intervals, loss_curve, segments, setting, spectrum_bars
-from loramend.report.words import how_sure
+from loramend.evaluation.words import percent
+from loramend.report.answers import answers, facts
+from loramend.report.charts import STILL, calibration_intervals, loss_curve, segments, setting, spectrum_bars
+from loramend.report.heat import HeatMap, heat_map
+from loramend.report.inline import SCRIPTS, script_policy
+from loramend.report.plots import VARIANTS, as_json, furthest, report_plots
 
-_ASKED = {
-    "poisoned_adapter": "Threat poisoned_adapter: the adapter is not trusted, the base model is.",
-    "poisoned_base": "Threat poisoned_base: the base model is not trusted, the adapter is but may be weak.",
-    None: "No threat was named: this measures and changes nothing.",
-}
 _VERDICTS = {
     "indistinguishable_by_weights": "not distinguishable from its controls by weights",
     "distinct_by_weights": "distinct from its controls by weights",
     "no_change": "no change",
 }
 
-_VARIANTS: dict[VariantName, str] = {
-    "before": "before",
-    "after": "after",
-    **{name: f"control {name}: {words}" for name, words in CONTROLS.items()},
-}
 _METRICS: dict[Metric, str] = {
     "label": "Right answers: clean accuracy",
     "exact_match": "Right answers: clean accuracy by exact match",
@@ -42,20 +35,43 @@ _METRICS: dict[Metric, str] = {
 def report_html(report: Report) -> str:
     """The whole page. It needs no other file and holds the numbers of the report's tables in short; the same
     report gives the same text."""
-    sure = how_sure(report.placebo, report.evaluation)
+    repaired = report.kind == "repair"
+    size = furthest(report) if repaired else {module.name: module.before.norm for module in report.modules}
+    shown = sorted(report.modules, key=lambda module: -(size[module.name] or 0.0))[:STILL]
+    heat = heat_map(size)
     return page_environment().get_template("report.html.j2").render(
         report=report,
-        asked=_ASKED[report.threat],
-        told=[sentence for sentence in report.summary if sentence not in sure],
-        sure=[sentence for sentence in report.summary if sentence in sure],
-        changed=sum(any(step.applied for step in module.steps) for module in report.modules),
+        answers=answers(report),
+        facts=facts(report),
+        contents=[(id, title) for id, title, there in _contents(report, heat) if there],
         verdicts=_VERDICTS,
-        variants=_VARIANTS,
+        variants=VARIANTS,
         metrics=_METRICS,
-        repaired=report.kind == "repair",
+        repaired=repaired,
+        heat=heat,
+        charts=[(module.name, spectrum_bars(module)) for module in shown],
+        sides=["before", "after"] if repaired else ["as read"],
+        plots=as_json(report_plots(report)),
+        policy=script_policy(),
         on_base=[module for module in report.modules if module.base_before],
         split=[module for module in report.modules if module.energy_before],
     )  # fmt: skip
+
+
+def _contents(report: Report, heat: HeatMap | None) -> list[tuple[str, str, bool]]:
+    """The page's parts: their id and title, and whether they are there."""
+    return [
+        ("full", "In full", True),
+        ("behaviour", "Behaviour", report.evaluation is not None),
+        ("training-1", "Training", bool(report.training)),
+        ("placebo", "Placebo comparison", bool(report.placebo)),
+        ("triage", "Triage", report.triage is not None),
+        ("map", "Map of the modules", heat is not None),
+        ("spectra-title", "Singular values", bool(report.modules)),
+        ("read", "What was read", True),
+        ("modules", "Modules in numbers", True),
+        ("provenance", "Provenance", True),
+    ]
 
 
 def page_environment() -> Environment:
@@ -74,7 +90,6 @@ def page_environment() -> Environment:
         "bytes": _bytes,
         "dotted": _dotted,
         "parameters": _parameters,
-        "chart": spectrum_bars,
         "segments": segments,
         "loss_curve": loss_curve,
         "calibration_intervals": calibration_intervals,
@@ -84,6 +99,7 @@ def page_environment() -> Environment:
         "statistic": NAMES.__getitem__,
         "of_module": OF_MODULE.__getitem__,
     }
+    environment.globals["script"] = lambda name: Markup(SCRIPTS[name])  # noqa: S704 - our own files
     return environment
 
 

@@ -13,13 +13,12 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from loramend.contracts.report import FileDigest, Report
+from loramend.evaluation.words import WORTH_A_LOOK
 
 SARIF_TYPE = "application/sarif+json"
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _URI = "https://github.com/loramend/loramend"
 _DOCS = f"{_URI}/blob/main/docs/03-report.md"
-# A measured share whose 95% interval reaches further down than this is told as a note.
-_WORTH_A_LOOK = 0.05
 
 Level = Literal["none", "note", "warning"]
 
@@ -113,7 +112,7 @@ def _behaviour(report: Report) -> Iterator[_Result]:
         if rate is not None:
             yield _Result(
                 rule,
-                "warning" if rate.low > _WORTH_A_LOOK else "note",
+                "warning" if rate.low > WORTH_A_LOOK else "note",
                 f"{rate.count} of {rate.n} {what}: {rate.rate:.1%} (95% interval {rate.low:.1%} to "
                 f"{rate.high:.1%}).",
             )

@@ -1,14 +1,19 @@
 """The report's sentences. They claim no more than its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from loramend.adapter.model import Adapter
 from loramend.contracts.data_steps import CleanSubspaceStep, RoraStep
-from loramend.contracts.evidence import Evaluation, FoundWord, TrainingReport
-from loramend.contracts.report import ModuleReport, PlaceboComparison, Totals
+from loramend.contracts.evidence import (
+    Evaluation,
+    FoundWord,
+    Rate,
+    TrainingReport,
+    Variant,
+    VariantName,
+)
+from loramend.contracts.report import ModuleReport, Report, Totals
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import CsuStep, RescaleStep, Step
-from loramend.contracts.triage import Triage
 
 NOT_MEASURED = (
     "Behaviour was not measured: this looked at weights alone, so it cannot say whether "
@@ -47,25 +52,26 @@ MEASURED_HERE = (
 )
 
 
-_WORDS_TOLD = 5
+_TURNING_TOLD = 5
+WORDS_TOLD = 3
+"""Words found that the report's first answers name."""
 
 
 def _turning(answer: str, words: Sequence[FoundWord]) -> str:
     """The surest words that turn texts away from one answer."""
-    told = ", ".join(
-        f'"{word.word}" ({word.turned.count} of {word.turned.n})' for word in words[:_WORDS_TOLD]
-    )
-    more = len(words) - _WORDS_TOLD
-    return f"away from {answer} {told}" + (f" and {more} more" if more > 0 else "")
+    told = [f'"{word.word}" ({word.turned.count} of {word.turned.n})' for word in words]
+    return f"away from {answer} {named(told, _TURNING_TOLD)}"
 
 
-def describe_adapter(adapter: Adapter, totals: Totals) -> str:
+def describe_adapter(modules: Sequence[ModuleReport], totals: Totals, layout: str) -> str:
     """What was read, in one sentence."""
-    ranks = sorted({update.rank for update in adapter.updates.values()})
-    rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    ranks = sorted({module.rank for module in modules})
+    rank = (
+        f" of rank {ranks[0]}" if len(ranks) == 1 else f" of ranks {ranks[0]} to {ranks[-1]}" if ranks else ""
+    )
     return (
-        f"Read {totals.modules} LoRA module{'s' if totals.modules != 1 else ''} of {rank} "
-        f"({totals.parameters:,} parameters, {adapter.format} format)."
+        f"Read {totals.modules} LoRA module{'s' if totals.modules != 1 else ''}{rank} "
+        f"({totals.parameters:,} parameters, {layout} format)."
     )
 
 
@@ -79,22 +85,15 @@ def _first(module: ModuleReport) -> float:
     return module.before.sigma[0] if module.before.sigma else 0.0
 
 
-def describe_repair(steps: Sequence[Step], modules: Sequence[ModuleReport], totals: Totals) -> list[str]:
-    """What was done and how far it moved the update."""
-    names = ", then ".join(step.type for step in steps)
-    changed = sum(any(step.applied for step in module.steps) for module in modules)
-    sentences = [f"Repaired by {names}; {changed} of {totals.modules} modules changed."]
-    if totals.distance is not None and totals.norm_after is not None:
-        sentences.append(
-            f"The update moved by {_moved(totals.distance)} its norm; ‖ΔW‖ over all modules went from "
-            f"{totals.norm_before:.4g} to {totals.norm_after:.4g}."
-        )
-    return sentences
-
-
-def _moved(distance: float) -> str:
+def moved(distance: float) -> str:
     """A relative distance in words that precede "its norm"."""
     return f"{distance:.1%} of" if distance < 2 else f"{distance:.1f} times"
+
+
+def named(names: Sequence[str], most: int) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def describe_training(report: TrainingReport) -> list[str]:
@@ -106,8 +105,6 @@ def describe_training(report: TrainingReport) -> list[str]:
         f"Step {report.step + 1} trained {report.parameters:,} parameters for {report.steps} steps on "
         f"{report.texts:,} texts, {report.labelled:,} of them with their answers{loss}."
     ]
-    if report.searched:
-        sentences.append(describe_search(report))
     if report.calibration is not None:
         sentences.append(report.calibration.sentence)
     return sentences
@@ -131,41 +128,8 @@ def describe_search(report: TrainingReport) -> str:
     )
 
 
-def summary(
-    adapter: Adapter,
-    steps: Sequence[Step],
-    modules: Sequence[ModuleReport],
-    totals: Totals,
-    placebo: Sequence[PlaceboComparison],
-    training: Sequence[TrainingReport] = (),
-    evaluated: Evaluation | None = None,
-    triaged: Triage | None = None,
-) -> list[str]:
-    """The report's first sentences."""
-    sentences = [describe_adapter(adapter, totals)]
-    if steps:
-        sentences += describe_repair(steps, modules, totals)
-        sentences += [sentence for report in training for sentence in describe_training(report)]
-        sentences += [comparison.sentence for comparison in placebo]
-    elif modules:
-        sentences.append(strongest(modules))
-    if triaged is not None and triaged.bank is not None:
-        sentences.append(triaged.sentences[0])
-    if evaluated is not None:
-        return [*sentences, *evaluated.sentences]
-    ran = any(step.text is not None for step in steps)
-    return [*sentences, NOTHING_TO_MEASURE_ON if ran else NOT_MEASURED]
-
-
-def how_sure(placebo: Sequence[PlaceboComparison], evaluated: Evaluation | None) -> frozenset[str]:
-    """Those of `summary`'s sentences that say how sure one can be of the repair."""
-    measured = evaluated.sentences if evaluated is not None else ()
-    compared = (comparison.sentence for comparison in placebo)
-    return frozenset((*compared, *measured, NOT_MEASURED, NOTHING_TO_MEASURE_ON))
-
-
 def caveats(
-    adapter: Adapter,
+    passed_through: Collection[str],
     steps: Sequence[Step],
     threat: Threat | None = None,
     evaluated: Evaluation | None = None,
@@ -182,10 +146,10 @@ def caveats(
         found.append(TAUGHT)
     if evaluated is not None:
         found.append(MEASURED_HERE)
-    if adapter.passthrough:
+    if passed_through:
         trained = any(isinstance(step, RoraStep) and step.head == "train" for step in steps)
         found.append(
-            f"{len(adapter.passthrough)} tensors outside the LoRA matrices (saved modules, biases or tokens) "
+            f"{len(passed_through)} tensors outside the LoRA matrices (saved modules, biases or tokens) "
             + (
                 "were not repaired; task heads among them were trained on"
                 if trained
@@ -198,3 +162,33 @@ def caveats(
 
 def _rescales(step: Step) -> bool:
     return isinstance(step, RescaleStep) or (isinstance(step, RoraStep) and step.ratio is not None)
+
+
+def count_changed(report: Report) -> int:
+    """Modules that at least one step changed."""
+    return sum(any(step.applied for step in module.steps) for module in report.modules)
+
+
+def unchanged(report: Report) -> bool:
+    """Whether a repair left every LoRA module as it was."""
+    return report.kind == "repair" and (count_changed(report) == 0 or report.totals.distance == 0)
+
+
+def variant(told: Evaluation | None, name: VariantName) -> Variant | None:
+    """One adapter's behaviour, if it was measured."""
+    return next((variant for variant in told.variants if variant.name == name), None) if told else None
+
+
+def right(told: Evaluation) -> str:
+    """What a right answer is a share of."""
+    return "refusals" if told.metric == "refusal" else "clean accuracy"
+
+
+def share_of(rate: Rate) -> str:
+    """`12.4% of 492 examples`."""
+    return f"{rate.rate:.1%} of {rate.n} examples"
+
+
+def modules(count: int) -> str:
+    """So many modules."""
+    return f"{count} module{'' if count == 1 else 's'}"

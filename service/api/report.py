@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from loramend.contracts.errors import RequestError
 from loramend.contracts.job import TERMINAL
 from loramend.contracts.report import Report
+from loramend.report.inline import script_policy
 from service.api.caller import Asker
 from service.api.content import blob_response
 from service.api.jobs import JobId
@@ -23,10 +24,10 @@ ARCHIVE_TYPE = "application/gzip"
 JSON_TYPE = "application/json"
 HTML_TYPE = "text/html"
 SARIF_TYPE = "application/sarif+json"
-# The page repeats what an adapter's author wrote. It is escaped; were it not, this leaves it nothing to do.
+# The page repeats what an adapter's author wrote. It is escaped; were it not, this lets its own scripts run,
+# by their digests, in an origin of their own, and nothing else. A page by another version stays still.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+    f"{script_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
 )
 _RANGED = {
     "ETag": header("The sha256, quoted."),
@@ -75,7 +76,9 @@ def _finished(record: JobRecord, ref: BlobRef | None, what: str) -> BlobRef:
             "headers": {
                 "ETag": header("The sha256, quoted."),
                 "Vary": header("Accept"),
-                "Content-Security-Policy": header("With text/html: no script runs, nothing is fetched."),
+                "Content-Security-Policy": header(
+                    "With text/html: only the page's own scripts run, nothing is fetched."
+                ),
             },
             "content": {
                 JSON_TYPE: {"schema": ref(Report)},

@@ -13,7 +13,7 @@ from loramend.contracts.evidence import (
 from loramend.contracts.report import Report
 from loramend.evaluation.intervals import wilson
 from loramend.evaluation.words import describe
-from loramend.report.words import NOT_MEASURED
+from loramend.report.answers import with_summary
 
 DATA = DataRead(role="clean", name="clean.jsonl", sha256="c" * 64, examples=100, labelled=True)
 
@@ -98,12 +98,5 @@ def with_evidence(
     report: Report, told: Evaluation | None = None, run: TrainingReport | None = None
 ) -> Report:
     """The report of a repair that trained and was measured."""
-    told = told or evaluation()
-    return report.model_copy(
-        update={
-            "training": [run or training()],
-            "evaluation": told,
-            "data": [DATA],
-            "summary": [*(line for line in report.summary if line != NOT_MEASURED), *told.sentences],
-        }
-    )
+    evidence = {"training": [run or training()], "evaluation": told or evaluation(), "data": [DATA]}
+    return with_summary(report.model_copy(update=evidence))

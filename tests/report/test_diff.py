@@ -11,7 +11,8 @@ from loramend.contracts.diff import AdapterDiff
 from loramend.report.diff import diff
 from loramend.report.diff_html import diff_html
 from loramend.report.heat import heat_map
-from tests.report.test_html import MARKUP, Page
+from loramend.report.inline import SCRIPTS
+from tests.report.test_html import MARKUP, OWN_SCRIPTS, Page
 from tests.support_references import DenseReferences
 from tests.support_updates import LargestTensor, dense, make_adapter, make_update, make_weights
 
@@ -110,14 +111,17 @@ def test_the_page_shows_both_and_fetches_nothing() -> None:
     assert [name for name in NAMES if name not in page.text] == []
     assert "strength" in page.text
     labels = page.values("svg", "aria-label")
-    assert labels[0].startswith("Cosine of the updates: 2 layers by 2 kinds of module")
-    assert labels[1].startswith("Singular values of A: 4, from ")
+    assert labels[0].startswith("1 - cosine of the two updates: 2 layers by 2 kinds of module")
+    assert labels[1].startswith(f"{NAMES[0]}: Singular values of A: 4, from ")
     assert "; of B: 3, from " in labels[1]
-    assert page.tags.count("table") == page.tags.count("caption") == 3
+    assert page.tags.count("table") == page.tags.count("caption") == 4
     assert page.values("svg", "role") == ["img"] * page.tags.count("svg")
-    fetching = {"src", "href", "xlink:href", "style", "data", "action"}
+    fetching = {"src", "xlink:href", "style", "data", "action"}
     assert [each for each in page.attributes if each[1] in fetching] == []
-    assert {"link", "script", "iframe", "object", "base"}.isdisjoint(page.tags)
+    assert {"link", "iframe", "object", "base"}.isdisjoint(page.tags)
+    assert page.tags.count("script") == OWN_SCRIPTS
+    for script in SCRIPTS.values():
+        html = html.replace(f"<script>{script}</script>", "")
     assert not re.search(r"url\(|@import|://", html)
     found = compared(base=True)
     assert diff_html(AdapterDiff.model_validate_json(found.model_dump_json())) == diff_html(found)
@@ -130,7 +134,8 @@ def test_nothing_an_adapter_says_is_markup() -> None:
     config = {"base_model_name_or_path": MARKUP}
     adapter = replace(make_adapter([update, other, alone]), name=MARKUP, config=config)
     page = Page(diff_html(diff(adapter, replace(make_adapter([update, other]), name=MARKUP))))
-    assert {"script", "img"}.isdisjoint(page.tags)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == OWN_SCRIPTS
     assert page.text.count(MARKUP) >= 6
 
 
@@ -139,5 +144,5 @@ def test_the_map_has_a_cell_a_module_by_its_layer() -> None:
     assert found is not None
     assert found.layers == ["model.layers.0", "model.layers.1"]
     assert found.kinds == ["q_proj", "v_proj"]
-    assert [(cell.x, cell.y, cell.shade) for cell in found.cells] == [(0, 0, 0.0), (1, 0, 0.5), (0, 1, 1.0)]
+    assert [(cell.x, cell.y, cell.shade) for cell in found.cells] == [(0, 0, 1.0), (1, 0, 0.5), (0, 1, 0.0)]
     assert heat_map({"classifier": 1.0, "layers.0.q": 1.0}) is None

@@ -12,15 +12,18 @@ from loramend.contracts.report import FileDigest, ReferenceRead, Report
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import STEPS
 from loramend.repair import inspect, repair
+from loramend.report.charts import STILL
 from loramend.report.html import report_html
+from loramend.report.inline import SCRIPTS, script_policy
 from loramend.result import write_result
 from tests.fixtures.worker import make_adapter as peft_folder
 from tests.report.evidence import DATA, calibration, evaluation, training, with_evidence
 from tests.support_references import DenseReferences
 from tests.support_updates import make_adapter, make_update, make_weights
 
-VOID = {"meta", "br", "wbr"}
+VOID = {"meta", "br", "wbr", "input"}
 NAMES = ["model.layers.0.q_proj", "model.layers.1.q_proj"]
+OWN_SCRIPTS = 1 + len(SCRIPTS)  # and the plots' data
 MARKUP = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;{{ 7*7 }}"
 
 
@@ -52,7 +55,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
+        if self._open[-1:] not in (["style"], ["script"]):
             self.text += data
 
     def values(self, tag: str, name: str) -> list[str]:
@@ -95,7 +98,8 @@ def test_it_says_what_the_report_says(repaired: Report) -> None:
         said += [f"{value:.4g}" for value in (module.before.norm, module.after.norm)]
         said += [f"{module.base_before.strength:.4g}", f"{module.energy_after.full:.1%}"]
     assert [text for text in said if text not in page.text] == []
-    order = [page.text.index(f"What {word}") for word in ("was asked", "was done", "changed", "was read")]
+    asked = ("was wrong or suspected", "was done", "changed", "to do next", "was read")
+    order = [page.text.index(f"What {word}") for word in asked]
     assert order == sorted(order)
 
 
@@ -113,21 +117,24 @@ def test_it_shows_what_training_and_evaluation_found(repaired: Report) -> None:
     said += ["1.25 at step 10, 0.25 at step 30", "Loss at the end, teacher", "80.5 samples/s"]
     said += ["mix=0.1", "85.0% (76.7 to 90.7)", "1 points may be lost of 86.0%", "clean.jsonl", "c" * 64]
     assert [text for text in said if text not in page.text] == []
-    sure = page.text[page.text.index("How sure one can be") : page.text.index("Behaviour Shares")]
+    full = page.text[page.text.index("In full What was") : page.text.index("Behaviour Shares")]
+    sure = full[full.index("How sure one can be") :]
     assert all(sentence in sure for sentence in evaluation().sentences)
 
 
 def test_training_and_evaluation_are_charts_and_tables_that_can_be_followed(repaired: Report) -> None:
     page = Page(report_html(with_evidence(repaired)))
     assert page.tags.count("table") == page.tags.count("caption")
-    assert page.values("svg", "role") == ["img"] * page.tags.count("svg")
+    beside_their_numbers = len(page.values("svg", "aria-hidden"))
+    assert beside_their_numbers == 3 * len(evaluation().variants)
+    assert page.values("svg", "role") == ["img"] * (page.tags.count("svg") - beside_their_numbers)
     assert "Loss from 1.25 at step 10 to 0.25 at step 30" in page.values("svg", "aria-label")
     assert "mix=0: 70.0%; mix=0.1: 85.0%, chosen; mix=0.2: 86.0%" in page.values("svg", "aria-label")
     assert len(page.values("th", "scope")) == page.tags.count("th")
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert set(page.values("section", "aria-labelledby")) <= set(ids)
-    assert not [each for each in page.attributes if each[1] in {"src", "href", "style"}]
+    assert not [each for each in page.attributes if each[1] in {"src", "style"}]
 
 
 def test_what_was_not_measured_is_left_out(repaired: Report) -> None:
@@ -138,7 +145,7 @@ def test_what_was_not_measured_is_left_out(repaired: Report) -> None:
     assert "got the target" not in page.text
     assert "may be lost;" in page.text
     assert "the line is the least allowed" not in page.text
-    assert "Behaviour" not in Page(report_html(repaired)).text.replace("Behaviour was not measured", "")
+    assert "behaviour" not in Page(report_html(repaired)).values("section", "aria-labelledby")
 
 
 def test_an_inspection_renders_too() -> None:
@@ -146,7 +153,7 @@ def test_an_inspection_renders_too() -> None:
     page = Page(report_html(report))
     assert [text for text in (*report.summary, *report.caveats, *NAMES) if text not in page.text] == []
     assert "Inspection report" in page.text
-    assert "What was done" not in page.text
+    assert "Nothing: an inspection writes no adapter." in page.text
 
 
 def test_charts_draw_the_singular_values_and_say_so(repaired: Report) -> None:
@@ -154,7 +161,8 @@ def test_charts_draw_the_singular_values_and_say_so(repaired: Report) -> None:
     module = repaired.modules[0]
     assert module.after is not None
     first = f"Singular values before: 4, from {module.before.sigma[0]:.4g} to {module.before.sigma[-1]:.4g}"
-    assert page.values("svg", "aria-label")[0].startswith(first)
+    labels = page.values("svg", "aria-label")
+    assert any(label.startswith(f"{module.name}: {first}") for label in labels)
     assert page.values("svg", "role") == ["img"] * page.tags.count("svg")
     heights = [
         [float(height) for height in re.findall(r"v-([0-9.]+)", path)]
@@ -218,7 +226,8 @@ def hostile(report: Report, text: str) -> Report:
 def test_nothing_an_adapter_says_is_markup(repaired: Report) -> None:
     html = report_html(hostile(repaired, MARKUP))
     page = Page(html)
-    assert {"script", "img"}.isdisjoint(page.tags)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == OWN_SCRIPTS
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     shown = page.text.count(MARKUP)
     assert shown >= 17, "each of them is there, as text"
@@ -241,12 +250,28 @@ def test_characters_that_hide_text_are_shown(repaired: Report) -> None:
 def test_it_is_one_file_that_fetches_nothing(repaired: Report) -> None:
     html = report_html(repaired)
     page = Page(html)
-    fetching = {"src", "href", "xlink:href", "srcset", "action", "style", "data", "background"}
+    fetching = {"src", "xlink:href", "srcset", "action", "style", "data", "background"}
     assert [each for each in page.attributes if each[1] in fetching] == []
-    assert {"link", "script", "iframe", "object", "base"}.isdisjoint(page.tags)
+    links = [value for _, name, value in page.attributes if name == "href"]
+    ids = {value for _, name, value in page.attributes if name == "id"}
+    assert {link.removeprefix("#") for link in links} <= ids
+    assert {"link", "iframe", "object", "base"}.isdisjoint(page.tags)
+    for script in SCRIPTS.values():
+        assert html.count(f"<script>{script}</script>") == 1, "as its digest in the policy has it"
+        html = html.replace(script, "")
     assert not re.search(r"url\(|@import|://", html)
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    assert page.values("meta", "content").count(policy) == 1
+    assert page.values("meta", "content").count(script_policy()) == 1
+
+
+def test_a_large_adapter_stays_a_page_that_opens() -> None:
+    report = made()
+    names = [f"model.layers.{layer}.{kind}" for layer in range(72) for kind in "abcdefg"]
+    modules = [report.modules[0].model_copy(update={"name": name}) for name in names]
+    html = report_html(report.model_copy(update={"modules": modules}))
+    page = Page(html)
+    assert [name for name in names if name not in page.text] == []
+    assert len([label for label in page.values("svg", "aria-label") if "Singular values" in label]) == STILL
+    assert len(html) - sum(len(script) for script in SCRIPTS.values()) < 1_000_000
 
 
 def test_tables_and_headings_can_be_followed_without_sight(repaired: Report) -> None:

@@ -1,31 +1,20 @@
 """The summary and caveats follow what was done and measured."""
 
-from dataclasses import replace
-
 import pytest
-import torch
 
 from loramend.contracts.evidence import FoundWord
-from loramend.contracts.report import Totals
 from loramend.contracts.steps import STEPS, Step
 from loramend.evaluation.intervals import wilson
 from loramend.report.words import (
     MEASURED_HERE,
-    NOT_MEASURED,
-    NOTHING_TO_MEASURE_ON,
     PROJECTED,
     RESCALED,
     TAUGHT,
     caveats,
     describe_search,
-    how_sure,
-    summary,
+    describe_training,
 )
 from tests.report.evidence import calibration, evaluation, training
-from tests.support_updates import make_adapter, make_update
-
-ADAPTER = make_adapter([make_update("model.layers.0.q_proj")])
-TOTALS = Totals(modules=1, parameters=8, norm_before=1.0, norm_after=0.5, distance=0.5)
 
 
 def steps(*types: str, **values: object) -> list[Step]:
@@ -33,15 +22,11 @@ def steps(*types: str, **values: object) -> list[Step]:
 
 
 def test_training_and_calibration_are_told() -> None:
-    told = summary(ADAPTER, steps("rora"), [], TOTALS, (), [training()], evaluation())
     trained = (
         "Step 1 trained 24,576 parameters for 30 steps on 1,080 texts, 80 of them with their answers; the "
         "loss went from 1.25 to 0.25."
     )
-    assert trained in told
-    assert calibration().sentence in told
-    assert told[-len(evaluation().sentences) :] == evaluation().sentences
-    assert not {NOT_MEASURED, NOTHING_TO_MEASURE_ON} & set(told)
+    assert describe_training(training()) == [trained, calibration().sentence]
 
 
 def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
@@ -57,16 +42,6 @@ def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
     assert "not searched for" in none
 
 
-def test_what_was_not_measured_is_said_for_its_reason() -> None:
-    assert summary(ADAPTER, steps("shrink"), [], TOTALS, ())[-1] == NOT_MEASURED
-    assert summary(ADAPTER, steps("clean_subspace"), [], TOTALS, ())[-1] == NOTHING_TO_MEASURE_ON
-
-
-def test_how_sure_holds_the_measured_and_the_unmeasured() -> None:
-    assert set(evaluation().sentences) < how_sure((), evaluation())
-    assert how_sure((), None) == {NOT_MEASURED, NOTHING_TO_MEASURE_ON}
-
-
 @pytest.mark.parametrize(
     ("taken", "threat", "expected"),
     [
@@ -80,16 +55,16 @@ def test_how_sure_holds_the_measured_and_the_unmeasured() -> None:
     ],
 )
 def test_caveats_are_the_steps(taken: list[Step], threat: str, expected: set[str]) -> None:
-    found = caveats(ADAPTER, taken, "poisoned_base" if threat == "poisoned_base" else "poisoned_adapter")
+    found = caveats((), taken, "poisoned_base" if threat == "poisoned_base" else "poisoned_adapter")
     assert {PROJECTED, TAUGHT, RESCALED, MEASURED_HERE} & set(found) == expected
 
 
 def test_a_measurement_is_bounded() -> None:
-    assert MEASURED_HERE in caveats(ADAPTER, [], None, evaluation())
+    assert MEASURED_HERE in caveats((), [], None, evaluation())
 
 
 def test_trained_heads_are_not_called_copied() -> None:
-    headed = replace(ADAPTER, passthrough={"base_model.model.classifier.weight": torch.zeros(2, 2)})
+    headed = ["base_model.model.classifier.weight"]
     assert "copied byte for byte" in caveats(headed, steps("rora"))[-1]
     assert "copied" not in caveats(headed, steps("rora", head="train"))[-1]
     assert "trained on" in caveats(headed, steps("rora", head="train"))[-1]

@@ -41,6 +41,7 @@ def test_from_drop_to_report_and_pulled_adapter(
         page.get_by_role("link", name="Read the whole report").click()
     popup.value.wait_for_selector("h1")
     assert popup.value.inner_text("h1") == "Repair report"
+    popup.value.wait_for_selector("html[data-drawn=yes]", state="attached")
 
     page.get_by_role("button", name="Copy: With loramend").click()
     page.get_by_text("Copied.").wait_for()
