@@ -30,8 +30,8 @@ def _advice(report: Report) -> Iterator[str]:
     after = variant(told, "after")
     if report.kind == "inspect":
         yield (
-            "If its maker is not trusted, repair it against its base model, with a hundred clean examples if "
-            "there are any, and measure it before use."
+            "If its maker is not trusted, repair it against its base model, with a hundred examples you trust "
+            "if there are any, and measure it before use."
         )
     elif unchanged(report):
         yield (
@@ -44,7 +44,7 @@ def _advice(report: Report) -> Iterator[str]:
         yield left
     elif told is not None and told.placebo == "ties":
         yield (
-            "Do not credit the method: changes of the same size did as well here. Repair with clean text "
+            "Do not credit the method: changes of the same size did as well here. Repair with text you trust "
             "(rora) or measure on more examples."
         )
     elif told is None:
@@ -83,5 +83,5 @@ def _left(before: Variant | None, after: Variant) -> str | None:
         )
     return (
         f"Do not rely on it: the trigger still gets the target on {share_of(after.attack)}. Repair with "
-        "clean examples, or with more of them, or a stronger setting."
+        "examples you trust, or with more of them, or a stronger setting."
     )

@@ -246,7 +246,7 @@ def test_five_questions_in_order_and_short_leads(repaired: Report) -> None:
 def test_no_case_outruns_the_evidence(repaired: Report) -> None:
     for report in every_case(repaired):
         text = " ".join([*lines(report), *(part for fact in facts(report) for part in fact)]).lower()
-        text = re.sub("clean accuracy|clean examples|clean text", "", text)
+        text = text.replace("clean accuracy", "")
         assert not re.search(r"\b(clean|cleaned|safe|secure|harmless|benign|guarante\w+|prove\w*)\b", text)
 
 
