@@ -30,8 +30,8 @@ def _advice(report: Report) -> Iterator[str]:
     after = variant(told, "after")
     if report.kind == "inspect":
         yield (
-            "If its maker is not trusted, repair it against its base model, with a hundred examples you trust "
-            "if there are any, and measure it before use."
+            "If its maker is not trusted, repair it against its base model, with a hundred examples you "
+            "trust if there are any, and measure it before use."
         )
     elif unchanged(report):
         yield (
