@@ -1,11 +1,12 @@
 """The HTTP application: `create_app()` makes it; `python -m service` runs it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 import anyio
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from loramend.contracts.job import Job, JobEvents, JobPage
@@ -37,6 +38,9 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # On a disk that is full, what needs none can still be answered.
+        with suppress(OSError):
+            await run_in_threadpool(services.spool.open)
         yield
         await services.close()
 

@@ -3,19 +3,26 @@
 import argparse
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import warnings
+from multiprocessing.util import Finalize
 
 from pydantic import ValidationError
 
 from loramend.bank.file import read_bank
 from loramend.cli.hub.environment import environment
 from loramend.contracts.errors import BankError, SigningError
+from loramend.leftovers import own_folder
 from loramend.signing.keys import check_private_key, is_installed
 from service.jobs.records import QUEUES, Queue
 from service.jobs.settings import explain
 from service.logs import configure
 from worker.settings import WorkerSettings
+
+# Finalizers with higher numbers run before.
+_LAST = -1000
 
 
 def main() -> int:
@@ -48,6 +55,12 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     settings.work_dir.mkdir(parents=True, exist_ok=True)
     settings.cache_dir.mkdir(parents=True, exist_ok=True)
+
+    # Libraries put into the system's temporary folder what would outlive a worker that is killed. This one is
+    # held until the process ends, and removed after what they remove themselves.
+    folder, _ = own_folder("loramend-worker-")
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=_LAST)
+    tempfile.tempdir = str(folder)
 
     from worker.app import create_app
 

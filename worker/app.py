@@ -14,6 +14,7 @@ from worker.reaper import Reaper
 from worker.run import run
 from worker.settings import WorkerSettings
 from worker.tools import Tools, open_tools
+from worker.warden import Warden
 
 
 def create_app(settings: WorkerSettings, queues: Sequence[Queue]) -> Celery:
@@ -30,7 +31,7 @@ def create_app(settings: WorkerSettings, queues: Sequence[Queue]) -> Celery:
         worker_lost_wait=2.0,
         # On a busy machine a fork may take its time; a child that is not up by then is killed.
         worker_proc_alive_timeout=60.0,
-        task_soft_time_limit=settings.job_seconds,
+        # The warden ends what takes too long; this is for the case that it cannot.
         task_time_limit=settings.hard_seconds,
         worker_soft_shutdown_timeout=settings.shutdown_seconds,
         # The lease tells whether a job may go on, not the connection.
@@ -76,14 +77,17 @@ class _Child:
 
 def _connect(settings: WorkerSettings, process: WorkerProcess, child: _Child) -> None:
     reaper = Reaper(open_tools(settings), settings, process)
+    warden = Warden(open_tools(settings), settings, process)
 
     def started(**_: Any) -> None:
         reaper.start()
+        warden.start()
 
     def stopping(**_: Any) -> None:
         process.stop_in(settings.shutdown_seconds)
 
     def stopped(**_: Any) -> None:
+        warden.stop()
         reaper.stop()
 
     # Not weakly: nothing else refers to these.

@@ -3,9 +3,8 @@
 import errno
 import sys
 
-from celery.exceptions import SoftTimeLimitExceeded
-
 from loramend.contracts.errors import JobError, LoramendError
+from service.jobs.disk import disk_full, is_disk_full
 
 
 def as_loramend_error(error: BaseException) -> LoramendError | None:
@@ -16,15 +15,11 @@ def as_loramend_error(error: BaseException) -> LoramendError | None:
         return JobError(
             "out_of_memory", "The job ran out of memory on the worker. Try a smaller model, rank or batch."
         )
-    if isinstance(error, SoftTimeLimitExceeded):
-        return JobError("timed_out", "The job took longer than the worker allows.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LoramendError("storage_unavailable", "The worker's disk is full. Try again later.")
-    return None
+    return disk_full("The worker's") if is_disk_full(error) else None
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     # Torch is not imported for this: where it was not, its errors cannot come.
     torch = sys.modules.get("torch")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from service.jobs.lease import Lease
 from service.jobs.records import BlobRef, JobRecord
 from service.jobs.storage import Storage
+from worker.insist import insist
 from worker.keeper import Keeper
 from worker.settings import WorkerSettings
 from worker.tools import Tools
@@ -33,7 +35,7 @@ class Work:
 
     def update(self, **fields: Any) -> None:
         """Set fields of the record. Raises LeaseLost."""
-        self.record = self.tools.store.update(self.lease, **fields)
+        self.record = insist(lambda: self.tools.store.update(self.lease, **fields))
 
     def token(self) -> str | None:
         """The Hub token that came with the job."""
@@ -47,9 +49,12 @@ def work_folder(work_dir: Path, lease: Lease) -> Iterator[Path]:
     lease's."""
     folder = work_dir / f"{lease.job_id}.{lease.fence}"
     folder.mkdir(mode=0o700, parents=True)
+    # What libraries put into the system's temporary folder would outlive a worker that is killed.
+    usual, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield folder
     finally:
+        tempfile.tempdir = usual
         shutil.rmtree(folder, ignore_errors=True)
 
 

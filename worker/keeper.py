@@ -16,6 +16,9 @@ from service.jobs.store import JobStore
 from worker.process import WorkerProcess
 
 _LOG = logging.getLogger("worker.keeper")
+# A lease that ran out while the store was away is still kept where nobody took it: the work goes on for this
+# many times the lease's length, unless the store says otherwise.
+_SILENCE = 10
 
 
 class HandBack(BaseException):
@@ -51,8 +54,13 @@ class Keeper:
         self._phase = progress.phase
         # JSON has no NaN, and a job whose loss is one must stay readable.
         values = {name: value for name, value in progress.values.items() if math.isfinite(value)}
-        record = self._store.progress(self._lease, progress.model_copy(update={"values": values}))
         self._told = time.monotonic()
+        try:
+            record = self._store.progress(self._lease, progress.model_copy(update={"values": values}))
+        except RedisError as error:
+            # The work goes on for as long as the lease may be kept, which is the other thread's to find out.
+            _LOG.warning("progress of job %s not told: %s", self._lease.job_id, error)
+            return
         _stop_if_canceled(record.cancel_requested)
 
     def check(self) -> None:
@@ -71,7 +79,7 @@ class Keeper:
                 renewed = time.monotonic()
             except RedisError as error:
                 _LOG.warning("lease of job %s not renewed: %s", self._lease.job_id, error)
-                if time.monotonic() - renewed > self._ttl:
+                if time.monotonic() - renewed > _SILENCE * self._ttl:
                     self._lost.set()
                     return
 

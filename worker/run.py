@@ -7,11 +7,12 @@ import logging
 
 from redis.exceptions import RedisError
 
-from loramend.contracts.errors import JobError, LoramendError
+from loramend.contracts.errors import ErrorCode, JobError, LoramendError
 from loramend.contracts.job import JobResult
 from service.jobs.lease import Lease, LeaseLost
 from service.jobs.records import Queue
 from worker.errors import as_loramend_error
+from worker.insist import insist
 from worker.job import Work, work_folder
 from worker.keeper import HandBack, Keeper, keeping
 from worker.process import WorkerProcess
@@ -19,6 +20,8 @@ from worker.settings import WorkerSettings
 from worker.tools import Tools
 
 _LOG = logging.getLogger("worker.run")
+# What may be otherwise in a minute: the job is not lost for it, it waits and is tried again.
+_PASSING: frozenset[ErrorCode] = frozenset({"storage_unavailable", "disk_full"})
 
 
 def run(job_id: str, queue: Queue, tools: Tools, settings: WorkerSettings, process: WorkerProcess) -> None:
@@ -27,13 +30,17 @@ def run(job_id: str, queue: Queue, tools: Tools, settings: WorkerSettings, proce
     Raises RedisError where the store does not answer; the lease then runs out and the reaper sends the job
     again.
     """
+    process.take()
     lease = tools.store.acquire(job_id, process.name, settings.lease_seconds, queue=queue)
     if lease is None:
         _LOG.info("job %s is not to be run now", job_id, extra={"job": job_id})
         return
     _LOG.info("job %s: %s begins", job_id, queue, extra={"job": job_id, "fence": lease.fence})
     ttl, period = settings.lease_seconds, settings.progress_seconds
-    with keeping(tools.store, lease, process, ttl=ttl, period=period) as keeper:
+    with (
+        process.holding(lease),
+        keeping(tools.store, lease, process, ttl=ttl, period=period) as keeper,
+    ):
         try:
             _settle(lease, _phase(lease, queue, keeper, tools, settings), tools)
         except LeaseLost:
@@ -65,10 +72,10 @@ def _phase(
 
 def _settle(lease: Lease, outcome: "Queue | JobResult", tools: Tools) -> None:
     if isinstance(outcome, JobResult):
-        tools.store.finish(lease, "succeeded", result=outcome)
+        insist(lambda: tools.store.finish(lease, "succeeded", result=outcome))
         _LOG.info("job %s succeeded", lease.job_id, extra={"job": lease.job_id})
         return
-    tools.store.hand_on(lease, outcome)
+    insist(lambda: tools.store.hand_on(lease, outcome))
     _send(lease.job_id, outcome, tools)
 
 
@@ -86,7 +93,7 @@ def _fail(lease: Lease, error: Exception, tools: Tools) -> None:
     extra = {"job": lease.job_id}
     try:
         if told is not None and told.code == "canceled":
-            tools.store.finish(lease, "canceled")
+            insist(lambda: tools.store.finish(lease, "canceled"))
             _LOG.info("job %s canceled", lease.job_id, extra=extra)
             return
         if told is None:
@@ -94,8 +101,15 @@ def _fail(lease: Lease, error: Exception, tools: Tools) -> None:
             told = JobError(
                 "internal_error", "Something went wrong in the worker; its log has it under the job's id."
             )
-        tools.store.finish(lease, "failed", error=told.problem())
-        _LOG.info("job %s failed: %s", lease.job_id, told.code, extra=extra)
+        problem = told.problem()
+        if told.code in _PASSING:
+            waiting = insist(lambda: tools.store.set_back(lease, problem))
+            if waiting.status == "queued":
+                _LOG.warning("job %s waits: %s: %s", lease.job_id, told.code, told, extra=extra)
+                return
+        else:
+            insist(lambda: tools.store.finish(lease, "failed", error=problem))
+        _LOG.info("job %s ended: %s", lease.job_id, told.code, extra=extra)
     except LeaseLost:
         _LOG.warning("job %s was taken away as it failed", lease.job_id, extra=extra)
 

@@ -82,7 +82,15 @@ class WorkerSettings(JobsSettings):
         description="What all stored files may take; beyond that the oldest ended jobs and unused uploads "
         "go. 0: any number.",
     )
-    job_seconds: int = Field(default=6 * 3600, gt=0, description="How long one phase of a job may take.")
+    phase_seconds: int = Field(default=6 * 3600, gt=0, description="How long one phase of a job may take.")
+    job_seconds: int = Field(
+        default=24 * 3600,
+        gt=0,
+        description="How long a job may take from its first start, with its waits and further attempts.",
+    )
+    memory_bytes: int = Field(
+        default=0, ge=0, description="Memory that the process of a job may use; 0: what the machine has."
+    )
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @field_validator("hub_endpoint")
@@ -98,7 +106,7 @@ class WorkerSettings(JobsSettings):
     @model_validator(mode="after")
     def _visible_long_enough(self) -> "WorkerSettings":
         if self.hard_seconds >= VISIBILITY_SECONDS:
-            raise ValueError(f"job_seconds must stay under {VISIBILITY_SECONDS - 60}")
+            raise ValueError(f"phase_seconds must stay under {VISIBILITY_SECONDS - 60}")
         return self
 
     def retention(self) -> Retention:
@@ -108,4 +116,4 @@ class WorkerSettings(JobsSettings):
     @property
     def hard_seconds(self) -> int:
         """When a phase that does not stop by itself is killed."""
-        return self.job_seconds + 60
+        return self.phase_seconds + 60

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from service.jobs.connect import redis_from_url
-from service.jobs.queue import Dispatcher
+from service.jobs.queue import Dispatcher, Messages
 from service.jobs.retention import Expiry
 from service.jobs.secrets import TokenVault
 from service.jobs.storage import Storage
@@ -20,6 +20,7 @@ class Tools:
     storage: Storage
     vault: TokenVault
     dispatcher: Dispatcher
+    messages: Messages
 
 
 def open_tools(settings: WorkerSettings) -> Tools:
@@ -33,4 +34,5 @@ def open_tools(settings: WorkerSettings) -> Tools:
         storage=storage,
         vault=TokenVault(redis, settings.secret_key),
         dispatcher=Dispatcher(settings.broker_url),
+        messages=Messages(redis),
     )

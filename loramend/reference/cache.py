@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from loramend.leftovers import claim, remove_abandoned
 from loramend.reference.models import Subspace
 from loramend.reference.range_finder import share
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 # Raise it when the numbers a subspace holds change.
 VERSION = 1
 DEFAULT_MAX_BYTES = 8 << 30
-ABANDONED_SECONDS = 3600.0
 
 
 def key_of(kind: str, inputs: Sequence[str], width: int) -> str:
@@ -69,11 +68,17 @@ class SubspaceCache:
             logger.warning("subspace not cached: %s", error)
 
     def _write(self, path: Path, data: bytes) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
+        remove_abandoned(self._folder, "*.part")
+        while True:
+            descriptor, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            if claim(descriptor):
+                break
+            os.close(descriptor)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            Path(name).replace(path)
+                file.flush()
+                Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -85,8 +90,6 @@ class SubspaceCache:
                 stat = path.stat()
                 if path.suffix == ".safetensors":
                     entries.append((stat.st_mtime_ns, stat.st_size, path))
-                elif time.time() - stat.st_mtime > ABANDONED_SECONDS:
-                    path.unlink()
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if total <= self._max_bytes:

@@ -56,7 +56,7 @@ def get_job(services: Use, caller: Asker, request: Request, job_id: JobId) -> Re
     responses={**ok(Job), **documented("not_found", "job_already_finished")},
 )
 def cancel_job(services: Use, caller: Asker, job_id: JobId) -> Response:
-    """A queued job is canceled at once; a running one stops at its next module or training step."""
+    """A queued job is canceled at once, a running one within two seconds."""
     services.job(job_id, caller)
     return json_response(services.store.request_cancel(job_id).public())
 
@@ -68,7 +68,7 @@ def cancel_job(services: Use, caller: Asker, job_id: JobId) -> Response:
     responses={204: {"description": "Deleted"}, **documented("not_found", "storage_unavailable")},
 )
 def delete_job(services: Use, caller: Asker, job_id: JobId) -> Response:
-    """Files that another job or an upload holds stay. A running job's worker stops at its next module."""
+    """Files that another job or an upload holds stay. A running job's worker stops within two seconds."""
     services.job(job_id, caller)
     services.store.blobs.delete(services.store.delete(job_id), services.storage)
     return Response(status_code=204)

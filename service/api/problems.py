@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from loramend.contracts.errors import CODES, ErrorCode, LoramendError, Problem, ProblemItem, RequestError
+from service.jobs.disk import disk_full, is_disk_full
 
 MEDIA_TYPE = "application/problem+json"
 _LOG = logging.getLogger("service.errors")
@@ -35,6 +36,7 @@ _ANYWHERE: tuple[ErrorCode, ...] = (
     "internal_error",
     "broker_unavailable",
     "overloaded",
+    "disk_full",
 )
 
 
@@ -143,10 +145,18 @@ def install(app: FastAPI) -> None:
     async def broker(request: Request, error: RedisError) -> Response:
         return broker_down(error, request_id_of(request))
 
+    @app.exception_handler(OSError)
+    async def disk(request: Request, error: OSError) -> Response:
+        if not is_disk_full(error):
+            raise error
+        return await known(request, disk_full("The server's"))
+
 
 def broker_down(error: RedisError, request_id: str | None) -> Response:
-    """The answer where the job store gave none."""
+    """The answer where the job store gave none, or takes nothing because its disk is full."""
     _LOG.error("broker: %s", error, extra={"request_id": request_id})
+    if str(error).startswith("MISCONF"):
+        return problem_response(disk_full("The job store's").problem(request_id))
     down = RequestError("broker_unavailable", "The job store does not answer; try again shortly.")
     return problem_response(down.problem(request_id))
 

@@ -13,6 +13,7 @@ from loramend.contracts.errors import RequestError
 from service.api.caller import Caller
 from service.api.hub_files import GitIds
 from service.api.metrics import Metrics
+from service.api.spool import Spool
 from service.jobs.queue import Dispatcher
 from service.jobs.records import BlobRef, JobRecord
 from service.jobs.secrets import TokenVault
@@ -27,6 +28,7 @@ class Services:
 
     stopping  set when the server is asked to stop: what waits for events then ends
     uploads   bounds how many upload bodies are received at a time, each of which holds a thread
+    spool     where bodies lie while they are taken in
     """
 
     settings: ServiceSettings
@@ -39,6 +41,7 @@ class Services:
     metrics: Metrics
     git_ids: GitIds
     uploads: anyio.CapacityLimiter
+    spool: Spool = field(default_factory=Spool)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def close(self) -> None:
@@ -46,6 +49,7 @@ class Services:
         await self.events.aclose()
         self.redis.close()
         self.dispatcher.close()
+        self.spool.close()
 
     def job(self, job_id: str, caller: Caller) -> JobRecord:
         """The job, or RequestError `not_found` where there is none for this caller."""

@@ -3,15 +3,13 @@
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from fastapi.responses import Response
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -52,12 +50,9 @@ async def submit(
     services: Services, caller: Caller, request: Request, kind: JobKind, key: str | None
 ) -> Response:
     """The whole of POST /repair and POST /inspect. Nothing received is left on the disk."""
-    folder = Path(await run_in_threadpool(tempfile.mkdtemp, prefix="loramend-"))
-    try:
+    async with contextmanager_in_threadpool(services.spool.folder()) as folder:
         submission = await _read(services, caller, request, kind, folder)
         record = await run_in_threadpool(_accept, services, submission, key, folder)
-    finally:
-        await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
     headers = {"Location": f"/jobs/{record.id}", "Retry-After": str(RETRY_SECONDS)}
     seconds = preferred_wait(request.headers.getlist("prefer"), services.settings.wait_seconds)
     if seconds is not None:
@@ -130,21 +125,18 @@ def _digest(kind: JobKind, document: dict[str, Any], form: Form | None) -> str:
 
 def _accept(services: Services, submission: Submission, key: str | None, folder: Path) -> JobRecord:
     """The job: a new one, or the one that this key and body gave before."""
+    job_id = new_job_id()
     if key is None:
-        return _create(services, submission, None, folder)
+        return _create(services, submission, job_id, None, folder)
     key = submission.caller.name(key)
-    known = services.store.claim_idempotency(key, submission.digest)
-    if known is not None:
-        return services.job(known, submission.caller)
-    try:
-        return _create(services, submission, (key, submission.digest), folder)
-    except BaseException:
-        services.store.release_idempotency(key)
-        raise
+    with services.store.claiming(key, submission.digest, job_id) as given:
+        if given != job_id:
+            return services.job(given, submission.caller)
+        return _create(services, submission, job_id, key, folder)
 
 
 def _create(
-    services: Services, submission: Submission, claim: tuple[str, str] | None, folder: Path
+    services: Services, submission: Submission, job_id: str, claim: str | None, folder: Path
 ) -> JobRecord:
     asked = submission.request
     owner, max_active = submission.caller.owner, services.settings.owner_active_jobs
@@ -157,8 +149,6 @@ def _create(
         check_has_data(asked)
         parts = submission.form.files if submission.form else {}
         texts = checked_data(services, submission.caller, data_of(asked), parts, folder)
-    job_id = new_job_id()
-    stored = None
     try:
         if asked.hub_token is not None:
             services.vault.put(job_id, asked.hub_token)
@@ -166,11 +156,13 @@ def _create(
         data = store_data(texts, job_id=job_id, storage=services.storage, store=services.store)
         record = _record(submission, job_id, files, data)
         stored = services.store.create(record, idempotency=claim, max_active=max_active)
-    finally:
-        if stored is None or stored.id != job_id:
-            services.vault.delete(job_id)
-    if stored.id == job_id:
-        _send(services, stored)
+    except RedisError:
+        # The job may have been stored all the same; a token without one expires.
+        raise
+    except BaseException:
+        services.vault.delete(job_id)
+        raise
+    _send(services, stored)
     return stored
 
 

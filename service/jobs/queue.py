@@ -1,11 +1,16 @@
 """Messages to the workers. A message holds a job's id and nothing else: the truth is in the job store."""
 
+import base64
+import json
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery import Celery
 from kombu import Exchange
 from kombu import Queue as KombuQueue
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from loramend.contracts.errors import LoramendError
@@ -13,6 +18,7 @@ from service.jobs.records import QUEUES, Queue
 from service.jobs.state import PREFIX
 
 TASK = "loramend.run"
+_LOG = logging.getLogger("service.queue")
 _EXCHANGE = Exchange("loramend", type="direct")
 _KEY_PREFIX = f"{PREFIX}mq:"
 
@@ -57,14 +63,19 @@ class Dispatcher:
     """Sends jobs to queues."""
 
     def __init__(self, broker_url: str) -> None:
-        self._app = Celery("loramend", set_as_current=False)
-        self._app.conf.update(celery_options(broker_url))
+        self._broker_url = broker_url
+        self._app = _sender(broker_url)
 
     def send(self, job_id: str, queue: Queue) -> None:
         """Ask the workers of `queue` to go on with the job. Raises LoramendError `broker_unavailable`."""
         try:
             self._app.send_task(TASK, args=[job_id], queue=queue)
         except (OperationalError, RedisError, OSError) as error:
+            raise _unavailable() from error
+        except Exception as error:
+            # A pooled channel whose connection broke at a bad moment fails anyhow, and would again.
+            _LOG.warning("a message could not be sent: connecting anew", exc_info=True)
+            self._app = _sender(self._broker_url)
             raise _unavailable() from error
 
     def ready(self) -> None:
@@ -78,6 +89,44 @@ class Dispatcher:
     def close(self) -> None:
         """Close the pooled connections."""
         self._app.close()
+
+
+def _sender(broker_url: str) -> "Celery":
+    app = Celery("loramend", set_as_current=False)
+    app.conf.update(celery_options(broker_url))
+    return app
+
+
+class Messages:
+    """The messages as they lie in the broker."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+
+    def waiting(self, queues: Iterable[Queue]) -> int:
+        """How many wait in these queues."""
+        return sum(int(self._redis.llen(queue_key(queue))) for queue in queues)
+
+    def remove_ended(self, has_ended: Callable[[str], bool]) -> None:
+        """Remove those that a worker took and has not done with though their jobs have ended: of a worker
+        that was killed they would stay until the visibility timeout."""
+        for tag, raw in self._redis.hscan_iter(f"{_KEY_PREFIX}unacked"):
+            job_id = _job_of(raw)
+            if job_id is not None and has_ended(job_id):
+                pipe = self._redis.pipeline()
+                pipe.zrem(f"{_KEY_PREFIX}unacked_index", tag)
+                pipe.hdel(f"{_KEY_PREFIX}unacked", tag)
+                pipe.execute()
+
+
+def _job_of(raw: str) -> str | None:
+    """The job that a message kept by kombu names; None for one that cannot be read."""
+    try:
+        message = json.loads(raw)[0]
+        args, _, _ = json.loads(base64.b64decode(message["body"]))
+        return str(args[0])
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _unavailable() -> LoramendError:

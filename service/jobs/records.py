@@ -64,6 +64,9 @@ class JobRecord(Job):
         default_factory=dict,
         description="The newest state of each training run, by the run's key; gone when the job ends.",
     )
+    starved: int = Field(
+        default=0, ge=0, description="How many of its workers the kernel killed for want of memory."
+    )
     archive: BlobRef | None = None
     report: BlobRef | None = Field(default=None, description="As JSON.")
     report_html: BlobRef | None = Field(default=None, description="The same report as a page.")

@@ -2,7 +2,7 @@
 
 Keys, all under `loramend:`
 
-    job:<id>        hash: the record as JSON, version, lease (fence, worker, lease_until), sends, due
+    job:<id>        hash: the record as JSON, version, lease (fence, worker, lease_until), sends, due, write
     events:<id>     stream of the job's events; its entry ids are the event ids
     jobs            sorted set of all job ids; ids sort by time, so pages go by member
     status:<s>      the same for each status
@@ -13,15 +13,17 @@ Keys, all under `loramend:`
     holds           digest by the time (ms) at which a temporary reference may have run out
     upload:<o>:<sha256>  set while an owner may name an upload
     deleting:<sha256>  set while a blob is being deleted from the storage
-    idempotency:<h> hash: digest of the body, id of the job
+    idempotency:<h> hash: digest of the body, id of the job, until when (ms) its request is at work on it
     keys            hash: API keys by id, as JSON with their digests
     bucket:<name>   hash: what is left of a rate or quota
 
 Every change reads the state, decides in Python, and writes under the version read; a change that came between
-makes it decide again. Times are the Redis server's own, so the workers' clocks need not agree.
+makes it decide again. A write that is sent twice, because the connection broke before its answer came, is
+told by its `write` and done once. Times are the Redis server's own, so the workers' clocks need not agree.
 """
 
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -74,9 +76,11 @@ class Event:
 Change = tuple[State, Event | None]
 
 _COMPARE_AND_SET = """
-local job, events, token = KEYS[1], KEYS[2], KEYS[3]
+local job, events, token, claim = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local expected, prefix, change = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+if redis.call('HGET', job, 'write') == change.write then return 1 end
 if (redis.call('HGET', job, 'version') or '') ~= expected then return 0 end
+if claim and redis.call('HGET', claim, 'job') ~= change.id then return -2 end
 if change.max_active > 0 then
   local active = 0
   for _, status in ipairs(change.active) do
@@ -84,6 +88,7 @@ if change.max_active > 0 then
   end
   if active >= change.max_active then return -1 end
 end
+redis.call('HSET', job, 'write', change.write)
 for i = 4, #ARGV, 2 do redis.call('HSET', job, ARGV[i], ARGV[i + 1]) end
 if change.old ~= change.status then
   for _, index in ipairs(change.indexes) do
@@ -197,12 +202,13 @@ class StateTable:
         now = seconds * 1000 + microseconds // 1000
         return [_parse(row, now) if row else None for row in rows]
 
-    def insert(self, state: State, *, max_active: int = 0) -> bool:
+    def insert(self, state: State, *, max_active: int = 0, claim: str | None = None) -> bool:
         """Write a new job; False where the id is taken.
 
         Raises RequestError `quota_exceeded` where its owner has `max_active` unfinished jobs; 0 is no limit.
+        Raises RequestError `idempotency_in_flight` where the key `claim` does not name this job.
         """
-        return self._write(None, state, status_event(state.record), max_active)
+        return self._write(None, state, status_event(state.record), max_active, claim)
 
     def change(self, job_id: str, decide: Callable[[State], Change | None]) -> State | None:
         """Apply `decide` to the state until the result is written under the version it was decided on.
@@ -243,13 +249,21 @@ class StateTable:
                 return cast(list[str], free)
         raise LoramendError("internal_error", f"Job {job_id} changes too fast to be deleted.")
 
-    def _write(self, old: State | None, new: State, event: Event | None, max_active: int = 0) -> bool:
+    def _write(
+        self,
+        old: State | None,
+        new: State,
+        event: Event | None,
+        max_active: int = 0,
+        claim: str | None = None,
+    ) -> bool:
         record = new.record
         before = old.record.blobs() if old else {}
         after = record.blobs()
         terminal = record.status in TERMINAL
         change = {
             "id": record.id,
+            "write": uuid.uuid4().hex,
             "old": old.record.status if old else "",
             "status": record.status,
             "indexes": index_prefixes(record.owner),
@@ -273,12 +287,19 @@ class StateTable:
             "due": new.due,
         }
         keys = [job_key(record.id), events_key(record.id), token_key(record.id)]
+        if claim is not None:
+            keys.append(claim)
         args: list[str | int] = [str(old.version) if old else "", PREFIX, json.dumps(change)]
         for name, value in fields.items():
             args += [name, value]
         written = cast(int, self._compare_and_set(keys=keys, args=args))
-        if written < 0:
+        if written == -1:
             raise too_many(max_active)
+        if written == -2:
+            raise RequestError(
+                "idempotency_in_flight",
+                "Another request has taken up this Idempotency-Key. Try again shortly.",
+            )
         return bool(written)
 
 

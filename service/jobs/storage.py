@@ -12,16 +12,20 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from loramend.contracts.errors import LoramendError, RequestError
+from loramend.leftovers import claim, remove_abandoned
+from service.jobs.disk import disk_full, is_disk_full
 from service.jobs.records import BlobRef
 
 CHUNK = 1 << 20
+_IDLE_SECONDS = 60.0
 
 
 class Storage:
     """Blobs under `url` (any fsspec URL): written once, named by their sha256.
 
     A blob appears whole or not at all: it is written beside its place and then moved there. Every method
-    raises LoramendError `storage_unavailable` where the storage does not answer.
+    raises LoramendError `storage_unavailable` where the storage does not answer, `disk_full` where it is
+    full.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
@@ -49,14 +53,10 @@ class Storage:
         Raises RequestError `payload_too_large` as soon as the chunks exceed max_bytes, `digest_mismatch`
         where their sha256 is not `expect`; nothing is kept then.
         """
-        temporary = f"{self._root}/temporary/{uuid.uuid4().hex}"
+        temporary, file = self._open_temporary()
         digest = hashlib.sha256()
         size = 0
         try:
-            with _unavailable():
-                if self._local:
-                    self._fs.makedirs(self._fs._parent(temporary), exist_ok=True)
-                file = self._fs.open(temporary, "wb")
             try:
                 for chunk in chunks:
                     size += len(chunk)
@@ -74,11 +74,16 @@ class Storage:
                 raise
             ref = BlobRef(sha256=digest.hexdigest(), size=size)
             with _unavailable():
-                file.close()
                 final = self._path(ref.sha256)
                 if self._local:
                     self._fs.makedirs(self._fs._parent(final), exist_ok=True)
-                self._fs.mv(temporary, final)
+                    # Held until it has its place.
+                    file.flush()
+                    self._fs.mv(temporary, final)
+                    file.close()
+                else:
+                    file.close()
+                    self._fs.mv(temporary, final)
         except BaseException:
             with suppress(Exception):
                 self._fs.rm_file(temporary)
@@ -136,13 +141,28 @@ class Storage:
             self._fs.rm_file(ref)
 
     def remove_leftovers(self, older_than: timedelta) -> None:
-        """Remove what writers that were killed left unfinished."""
+        """Remove what writers that were killed left unfinished: in a local folder soon, elsewhere once it
+        is that old."""
+        if self._local:
+            remove_abandoned(Path(self._root) / "temporary", idle_seconds=_IDLE_SECONDS)
         before = datetime.now(UTC) - older_than
         with _unavailable(), suppress(FileNotFoundError):
             for path in self._fs.ls(f"{self._root}/temporary", detail=False):
                 with suppress(FileNotFoundError):
                     if self._fs.modified(path) < before:
                         self._fs.rm_file(path)
+
+    def _open_temporary(self) -> tuple[str, Any]:
+        """A new file to write to, and its path; a local one is held while it is open."""
+        with _unavailable():
+            while True:
+                path = f"{self._root}/temporary/{uuid.uuid4().hex}"
+                if self._local:
+                    self._fs.makedirs(self._fs._parent(path), exist_ok=True)
+                file = self._fs.open(path, "wb")
+                if not self._local or claim(file.fileno()):
+                    return path, file
+                file.close()
 
     def _abandon(self, file: Any) -> None:
         """Stop writing. An object store's file would finish its upload on close: it is discarded instead."""
@@ -165,6 +185,8 @@ def _unavailable() -> Iterator[None]:
     except LoramendError:
         raise
     except Exception as error:
+        if is_disk_full(error):
+            raise disk_full("The storage's") from error
         raise LoramendError(
             "storage_unavailable", f"The storage did not answer ({type(error).__name__}). Try again later."
         ) from error

@@ -9,6 +9,7 @@ that raises LeaseLost.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from loramend.contracts.job import TERMINAL, JobEvent, JobResult, JobStatus, Pro
 from loramend.contracts.request import JobKind
 from service.jobs.blobs import DELETING_MS, BlobTable
 from service.jobs.events import parse_event, stream_id
-from service.jobs.idempotency import IdempotencyTable
+from service.jobs.idempotency import IdempotencyTable, claim_key
 from service.jobs.lease import Lease, LeaseLost
 from service.jobs.records import BlobRef, JobRecord, Queue
 from service.jobs.state import (
@@ -35,7 +36,7 @@ from service.jobs.state import (
     status_event,
     too_many,
 )
-from service.jobs.transitions import as_datetime, ended, holds, lost, waiting, with_fields
+from service.jobs.transitions import as_datetime, ended, holds, lost, set_back, waiting, with_fields
 
 _PAGE_READ = 100
 _REAP_AT_ONCE = 200
@@ -60,32 +61,21 @@ class JobStore:
 
     # Creating and reading
 
-    def claim_idempotency(self, key: str, digest: str) -> str | None:
-        """Claim a key before its body is worked on; see IdempotencyTable.claim."""
-        return self._keys.claim(key, digest)
+    def claiming(self, key: str, digest: str, job_id: str) -> AbstractContextManager[str]:
+        """Claim a key before its body is worked on; see IdempotencyTable.claiming."""
+        return self._keys.claiming(key, digest, job_id)
 
-    def release_idempotency(self, key: str) -> None:
-        """Give up a claim whose request failed."""
-        self._keys.release(key)
-
-    def create(
-        self, record: JobRecord, *, idempotency: tuple[str, str] | None = None, max_active: int = 0
-    ) -> JobRecord:
-        """Store a new job. With `idempotency` (a claimed key, the body's digest) the key is tied to it, and a
-        job that the key already gave is returned instead.
+    def create(self, record: JobRecord, *, idempotency: str | None = None, max_active: int = 0) -> JobRecord:
+        """Store a new job; with `idempotency`, only while that key is claimed for it.
 
         Raises RequestError `quota_exceeded` where its owner has `max_active` unfinished jobs; 0 is no limit.
+        Raises RequestError `idempotency_in_flight` where another request has claimed the key meanwhile.
         """
-        if idempotency is not None and (known := self._keys.job_of(*idempotency)):
-            existing = self.get(known)
-            if existing is not None:
-                return existing
+        claim = claim_key(idempotency) if idempotency is not None else None
         now = server_ms(self._redis)
         state = State(record=record, version=1, now=now, sends=1, due=now + self._resend_ms)
-        if not self._table.insert(state, max_active=max_active):
+        if not self._table.insert(state, max_active=max_active, claim=claim):
             raise ValueError(f"job {record.id} exists")
-        if idempotency is not None:
-            self._keys.settle(*idempotency, record.id)
         return record
 
     def check_active(self, owner: str, max_active: int) -> None:
@@ -252,6 +242,11 @@ class JobStore:
         """Whether a client asked to cancel. Raises LeaseLost."""
         return self.held(lease).cancel_requested
 
+    def has_ended(self, job_id: str) -> bool:
+        """Whether there is nothing more to do for the job: it has ended, or is gone."""
+        record = self.get(job_id)
+        return record is None or record.status in TERMINAL
+
     def held(self, lease: Lease) -> JobRecord:
         """The job as it is now. Raises LeaseLost."""
         state = self._table.read(lease.job_id)
@@ -296,6 +291,26 @@ class JobStore:
             return new, status_event(new.record)
 
         return self._under(lease, decide).phase_queue
+
+    def set_back(self, lease: Lease, error: Problem) -> JobRecord:
+        """Give the job back after an error that may pass, to be sent again by the reaper; after as many
+        attempts as a job has it is failed with that error. Raises LeaseLost."""
+
+        def decide(state: State) -> Change:
+            return set_back(state, error, self._max_attempts, self._resend_ms)
+
+        return self._under(lease, decide)
+
+    def lose(self, lease: Lease, *, out_of_memory: bool) -> None:
+        """Say that the worker's process died under this lease, and whether for want of memory. Raises
+        LeaseLost."""
+
+        def decide(state: State) -> Change:
+            if out_of_memory:
+                state = with_fields(state, {"starved": state.record.starved + 1})
+            return lost(state, self._max_attempts, self._resend_ms)
+
+        self._under(lease, decide)
 
     def finish(
         self,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from loramend.contracts.errors import JobError
+from loramend.contracts.errors import JobError, Problem
 from loramend.contracts.job import TERMINAL, JobStatus
 from service.jobs.lease import Lease
 from service.jobs.records import JobRecord
@@ -49,14 +49,35 @@ def lost(state: State, max_attempts: int, resend_ms: int) -> tuple[State, Event]
     if record.cancel_requested:
         return ended(state, "canceled")
     if record.attempts >= max_attempts:
-        error = JobError(
-            "worker_lost",
-            f"The worker died while it ran this job, {record.attempts} times. "
-            "The job may need more memory than the worker has.",
-        )
-        return ended(with_fields(state, {"error": error.problem()}), "failed")
+        return ended(with_fields(state, {"error": _why_lost(record).problem()}), "failed")
     new = waiting(with_fields(state, {"status": "queued", "progress": None}), resend_ms)
     return new, status_event(new.record)
+
+
+def set_back(state: State, error: Problem, max_attempts: int, resend_ms: int) -> tuple[State, Event]:
+    """After an error that may pass: waiting, the longer the more attempts there were; failed with the error
+    when out of attempts, canceled where that was asked."""
+    record = state.record
+    if record.cancel_requested:
+        return ended(state, "canceled")
+    if record.attempts >= max_attempts:
+        return ended(with_fields(state, {"error": error}), "failed")
+    fields = {"status": "queued", "progress": None}
+    new = waiting(with_fields(state, fields), resend_ms, sends=record.attempts)
+    return new, status_event(new.record)
+
+
+def _why_lost(record: JobRecord) -> JobError:
+    if record.starved:
+        return JobError(
+            "out_of_memory",
+            f"The kernel killed the worker for want of memory while it ran this job ({record.starved} of "
+            f"{record.attempts} attempts). Try a smaller model, rank or batch, or a worker with more memory.",
+        )
+    return JobError(
+        "worker_lost",
+        f"The worker died while it ran this job, {record.attempts} times; the workers' logs may say why.",
+    )
 
 
 def as_datetime(milliseconds: int) -> datetime:

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.archive import pack
 from loramend.adapter.read import read_adapter
 from loramend.cli.main import app
 from loramend.contracts.report import Report
 from tests.cli.test_supervisor import eventually
-from tests.fixtures.worker import make_adapter
 from tests.hub.local import LocalHub
 
 MODULES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.archive import pack
 from loramend.contracts.diff import AdapterDiff
 from tests.cli.test_commands import loramend, refused
-from tests.fixtures.worker import make_adapter
 from tests.models import build_trio
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.archive import pack
 from loramend.adapter.read import read_adapter
 from tests.cli.test_commands import loramend, refused
 from tests.cli.test_supervisor import eventually
-from tests.fixtures.worker import make_adapter
 from tests.models import Trio, build_trio
 from tests.serve import Served, serving
 

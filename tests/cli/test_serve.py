@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.archive import pack
 from loramend.cli.datafolder import open_data_folder
 from tests.cli.test_supervisor import eventually
-from tests.fixtures.worker import make_adapter
 from tests.serve import free_port
 
 pytestmark = pytest.mark.e2e

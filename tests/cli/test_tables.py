@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.read import read_adapter
 from loramend.cli.tables import print_evaluation, print_report
 from loramend.contracts.report import Report
 from loramend.contracts.steps import ShrinkStep
 from loramend.repair import inspect, repair
-from tests.fixtures.worker import make_adapter
 from tests.report.evidence import evaluation, with_evidence
 
 

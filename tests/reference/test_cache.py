@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from loramend.leftovers import claim
 from loramend.reference.cache import SubspaceCache, key_of
 from loramend.reference.models import Subspace
 from loramend.reference.range_finder import empty_subspace, leading_triplets
@@ -76,12 +77,13 @@ def test_over_the_cap_the_ones_unused_for_longest_go(tmp_path: Path) -> None:
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "older", "size"]
 
 
-def test_files_left_by_killed_writers_go_in_time(tmp_path: Path) -> None:
-    for name, age in (("abandoned.part", 7200), ("active.part", 1)):
-        (tmp_path / name).write_bytes(b"x")
-        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+def test_files_left_by_killed_writers_go(tmp_path: Path) -> None:
+    (tmp_path / "abandoned.part").write_bytes(b"x")
+    descriptor = os.open(tmp_path / "active.part", os.O_WRONLY | os.O_CREAT)
+    claim(descriptor)
     SubspaceCache(tmp_path).put(KEY, some())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.part", f"{KEY}.safetensors"]
+    os.close(descriptor)
 
 
 def test_a_folder_that_cannot_be_written_costs_no_error(

@@ -8,13 +8,13 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.read import read_adapter
 from loramend.contracts.report import ReferenceRead, Report
 from loramend.contracts.steps import STEPS
 from loramend.repair import repair
 from loramend.report.bom import report_bom
 from loramend.result import write_result
-from tests.fixtures.worker import make_adapter
 from tests.report.evidence import DATA, with_evidence
 from tests.report.test_html import CSU, MARKUP, hostile, made
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.adapters import make_adapter as peft_folder
 from loramend.adapter.read import read_adapter
 from loramend.contracts.report import FileDigest, ReferenceRead, Report
 from loramend.contracts.step_base import Threat
@@ -16,7 +17,6 @@ from loramend.report.charts import STILL
 from loramend.report.html import report_html
 from loramend.report.inline import SCRIPTS, script_policy
 from loramend.result import write_result
-from tests.fixtures.worker import make_adapter as peft_folder
 from tests.report.evidence import DATA, calibration, evaluation, training, with_evidence
 from tests.support_references import DenseReferences
 from tests.support_updates import make_adapter, make_update, make_weights

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from tests.fixtures.worker import LONG_STEPS, make_long_adapter
+from benchmarks.faults.adapters import LONG_STEPS, make_long_adapter
 from tests.models import Trio
 from tests.serve import Served, free_port, serving
 from tests.service.api.adapters import folder, tar_gz, weights, zipped

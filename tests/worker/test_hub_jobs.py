@@ -10,12 +10,13 @@ from huggingface_hub import HfApi
 from pydantic import SecretStr
 from safetensors.numpy import save
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.contracts.report import Report
 from loramend.contracts.request import Source
 from loramend.signing.verify import verify_folder
 from service.jobs.records import JobRecord, new_job_id
 from service.jobs.secrets import TokenVault
-from tests.fixtures.worker import Bench, make_adapter
+from tests.fixtures.worker import Bench
 from tests.hub.local import LocalHub
 from tests.signing.keys import make_key, secret_of
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from benchmarks.faults.adapters import LONG_STEPS, make_adapter, make_long_adapter
 from loramend.adapter.archive import extract
 from loramend.adapter.limits import Limits
 from loramend.contracts.report import Report
 from service.jobs.records import JobRecord
 from service.jobs.store import JobStore
 from tests.fixtures.broker import running_broker
-from tests.fixtures.worker import LONG_STEPS, Bench, WorkerProcess, make_adapter, make_long_adapter, wait_for
+from tests.fixtures.worker import Bench, WorkerProcess, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +28,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, Wo
     root = tmp_path_factory.mktemp("bench")
     with running_broker() as url:
         bench = Bench(root, url, {"LORAMEND_MODEL_ROOTS": str(root / "models")})
-        with bench.worker() as worker:
+        with bench.worker(LORAMEND_RESEND_SECONDS="0.3") as worker:
             yield bench, worker
         bench.close()
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from loramend.contracts.errors import JobError
 from loramend.contracts.job import Progress
@@ -68,6 +69,24 @@ def test_a_cancel_request_stops_the_work_at_the_next_look(
     assert canceled.value.code == "canceled"
     with pytest.raises(JobError):
         keeper.check()
+
+
+def test_the_work_goes_on_while_the_store_is_away(
+    store: JobStore, lease: Lease, process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise RedisConnectionError
+
+    with keeping(store, lease, process, ttl=0.1, period=0) as keeper, monkeypatch.context() as patch:
+        patch.setattr(store, "renew", away)
+        patch.setattr(store, "progress", away)
+        keeper.on_progress(tick(1))
+        time.sleep(0.3)
+        keeper.on_progress(tick(2))
+        patch.undo()
+        time.sleep(0.1)
+        keeper.on_progress(tick(3))
+    assert told(store, lease) == [("repair", 3)]
 
 
 def test_a_lease_taken_away_stops_the_work(store: JobStore, lease: Lease, process: WorkerProcess) -> None:

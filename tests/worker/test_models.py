@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.limits import Limits
 from loramend.contracts.errors import LoramendError
 from loramend.contracts.request import ModelRef
 from service.jobs.intake import take_folder
 from service.jobs.records import FetchedModel
-from tests.fixtures.worker import make_adapter
 from tests.hub.local import LocalHub
 from tests.service.jobs.jobs import new_record
 from tests.worker.working import working

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis
 import torch
-from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import ConnectionError as RedisConnectionError
+from safetensors import SafetensorError
 
-from loramend.contracts.errors import AdapterError, JobError
+from loramend.contracts.errors import AdapterError, JobError, LoramendError
 from loramend.contracts.job import JobResult
 from service.jobs.lease import LeaseLost
 from service.jobs.records import JobRecord
@@ -88,8 +88,7 @@ def test_shutdown_gives_the_job_back(
         (MemoryError(), "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
-        (SoftTimeLimitExceeded(), "timed_out"),
-        (OSError(errno.ENOSPC, "No space left on device"), "storage_unavailable"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
     ],
 )
 def test_errors_that_may_be_told(
@@ -103,6 +102,34 @@ def test_errors_that_may_be_told(
     assert ended.status == "failed"
     assert ended.error is not None
     assert ended.error.code == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "disk_full"),
+        (LoramendError("storage_unavailable", "The storage did not answer."), "storage_unavailable"),
+    ],
+)
+def test_errors_that_may_pass_are_told_after_the_last_attempt(
+    error: Exception,
+    code: str,
+    tools: Tools,
+    settings: WorkerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    redis_client: "redis.Redis",
+) -> None:
+    waiting = outcome_of(error, tools, settings, monkeypatch)
+    assert (waiting.status, waiting.attempts, waiting.error) == ("queued", 1, None)
+    # The reaper sends it, after a while.
+    assert redis_client.llen("loramend:mq:spectral") == 0
+    for _ in range(settings.max_attempts - 1):
+        run(waiting.id, "spectral", tools, settings, WorkerProcess(["spectral"]))
+    ended = tools.store.get(waiting.id)
+    assert ended is not None
+    assert ended.error is not None
+    assert (ended.status, ended.error.code) == ("failed", code)
 
 
 def test_where_it_was_is_told_too(

@@ -4,22 +4,31 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from benchmarks.faults.adapters import LONG_STEPS, make_adapter, make_long_adapter
 from loramend.contracts.request import Source
 from service.jobs.records import JobRecord
-from tests.fixtures.worker import LEASE_SECONDS, LONG_STEPS, Bench, make_long_adapter, wait_for
+from tests.fixtures.worker import LEASE_SECONDS, Bench, wait_for
 
 pytestmark = pytest.mark.e2e
+DULL_STEPS = [{"type": "random_subspace", "k": 1024, "form": "direction"}] * 16
 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_long_adapter(tmp_path_factory.mktemp("adapters") / "adapter")
+
+
+@pytest.fixture(scope="module")
+def dull(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With DULL_STEPS, seconds between one sign of life and the next."""
+    return make_adapter(tmp_path_factory.mktemp("adapters") / "dull", modules=1, size=16384)
 
 
 def weights(record: JobRecord) -> str:
@@ -111,11 +120,75 @@ def test_a_job_that_takes_too_long_is_stopped(bench: Bench) -> None:
     """The hub takes the connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with bench.worker(["io"], LORAMEND_JOB_SECONDS="1", LORAMEND_HUB_ENDPOINT=endpoint):
+        with bench.worker(["io"], LORAMEND_PHASE_SECONDS="1", LORAMEND_HUB_ENDPOINT=endpoint):
             record = bench.submit(None, phase_queue="io", source=Source(hub_id="someone/adapter"))
             ended = bench.ended(record, 10)
     assert ended.error is not None
-    assert ended.error.code == "timed_out"
+    assert ended.error.code == "phase_timed_out"
+
+
+def test_a_cancel_does_not_wait_for_the_end_of_a_long_module(bench: Bench, dull: Path) -> None:
+    with bench.worker() as worker:
+        record = bench.submit(dull, steps=DULL_STEPS)
+        bench.until_attempt(record, 1)
+        wait_for(lambda: list(bench.work_dir.iterdir()), what="the work to begin")
+        time.sleep(2)
+        bench.store.request_cancel(record.id)
+        assert bench.ended(record).status == "canceled"
+        assert bench.ended(bench.submit(dull)).status == "succeeded"
+        wait_for(lambda: not list(bench.work_dir.iterdir()), 10, "the work folder to go")
+        assert worker.process.poll() is None
+
+
+def test_term_does_not_wait_for_the_end_of_a_long_module(bench: Bench, dull: Path) -> None:
+    with bench.worker() as worker:
+        record = bench.submit(dull, steps=DULL_STEPS)
+        bench.until_attempt(record, 1)
+        assert worker.terminate() == 0
+    waiting = bench.get(record)
+    assert (waiting.status, waiting.attempts) == ("queued", 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "code"),
+    [
+        ("LORAMEND_MEMORY_BYTES", "50000000", "out_of_memory"),
+        ("LORAMEND_PHASE_SECONDS", "1", "phase_timed_out"),
+        ("LORAMEND_JOB_SECONDS", "1", "timed_out"),
+    ],
+)
+def test_limits_of_memory_and_time(bench: Bench, dull: Path, limit: str, value: str, code: str) -> None:
+    with bench.worker(**{limit: value}) as worker:
+        ended = bench.ended(bench.submit(dull, steps=DULL_STEPS), 30)
+        assert worker.process.poll() is None
+    assert ended.error is not None
+    assert (ended.status, ended.attempts, ended.error.code) == ("failed", 1, code)
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with little memory, where this process may make one."""
+    folder = Path(f"/sys/fs/cgroup/memory/loramend-{os.getpid()}")
+    try:
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text(str(300 << 20))
+    except OSError:
+        pytest.skip("no control group can be made here")
+    yield folder
+    wait_for(lambda: not (folder / "tasks").read_text(), 10, "the group to be empty")
+    folder.rmdir()
+
+
+def test_a_process_that_the_kernel_kills_for_want_of_memory(
+    bench: Bench, dull: Path, small_group: Path
+) -> None:
+    with bench.worker(LORAMEND_MAX_ATTEMPTS="2") as worker:
+        for process in (worker.process.pid, worker.child().pid):
+            (small_group / "cgroup.procs").write_text(str(process))
+        ended = bench.ended(bench.submit(dull, steps=DULL_STEPS))
+        assert worker.process.poll() is None
+    assert ended.error is not None
+    assert (ended.status, ended.attempts, ended.error.code) == ("failed", 2, "out_of_memory")
 
 
 def test_results_are_kept_in_an_object_store(

@@ -12,7 +12,9 @@ from loramend.contracts.errors import RequestError
 
 PATIENCE = 120.0  # seconds that a server may be away, as for a restart
 _PAUSE = 1.0
-_PASSING = frozenset({"broker_unavailable", "storage_unavailable", "not_ready", "internal_error"})
+_PASSING = frozenset(
+    {"broker_unavailable", "storage_unavailable", "disk_full", "not_ready", "internal_error"}
+)
 _LIMIT = 1000
 
 

@@ -63,7 +63,7 @@ def connect(app: FastAPI, **options: Any) -> TestClient:
 
 def received(tmp_path: Path) -> list[Path]:
     """What requests have left behind."""
-    return list((tmp_path / "received").iterdir())
+    return list((tmp_path / "received").glob("loramend-api-*/*"))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from loramend.contracts.job import TERMINAL
 from service.api.state import Services
 from service.app import create_app
 from service.jobs.queue import queue_key
+from service.jobs.records import new_job_id
 from service.settings import ServiceSettings
 from tests.service.api.adapters import CONFIG, folder, tar_gz, weights, zipped
 from tests.service.api.answers import problem
@@ -243,12 +244,12 @@ def test_a_key_in_flight_is_refused(client: TestClient, services: Services) -> N
     digest = services.redis.hget(next(iter(services.redis.scan_iter("loramend:idempotency:*"))), "digest")
     assert first.status_code == 202
     assert isinstance(digest, str)
-    services.store.claim_idempotency("k1", digest)
-    problem(
-        client.post("/inspect", json=document, headers={"Idempotency-Key": "k1"}),
-        409,
-        "idempotency_in_flight",
-    )
+    with services.store.claiming("k1", digest, new_job_id()):
+        problem(
+            client.post("/inspect", json=document, headers={"Idempotency-Key": "k1"}),
+            409,
+            "idempotency_in_flight",
+        )
 
 
 def test_a_refused_request_frees_its_key(client: TestClient) -> None:

@@ -1,6 +1,7 @@
 """Records for tests."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,3 +25,13 @@ def new_record(**fields: Any) -> JobRecord:
 def blob(text: str) -> BlobRef:
     """The reference of a blob with that text."""
     return BlobRef(sha256=hashlib.sha256(text.encode()).hexdigest(), size=len(text.encode()))
+
+
+def doubled(script: Callable[..., Any]) -> Callable[..., Any]:
+    """The script as the client runs it where the connection breaks before the first answer."""
+
+    def twice(**given: Any) -> Any:
+        script(**given)
+        return script(**given)
+
+    return twice

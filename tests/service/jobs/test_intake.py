@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.archive import pack
 from loramend.adapter.limits import Limits
 from loramend.contracts.errors import LoramendError
@@ -15,7 +16,6 @@ from service.jobs.intake import take_folder, take_upload
 from service.jobs.records import BlobRef
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
-from tests.fixtures.worker import make_adapter
 
 FILES = {"adapter_config.json", "adapter_model.safetensors"}
 

@@ -8,13 +8,13 @@ from typing import cast
 import pytest
 import redis
 
-from loramend.contracts.errors import JobError, RequestError
+from loramend.contracts.errors import JobError, LoramendError, RequestError
 from loramend.contracts.job import JobResult, Progress
 from service.jobs.lease import Lease, LeaseLost
 from service.jobs.records import JobRecord, Queue
 from service.jobs.store import JobStore
 from tests.service.jobs.conftest import RESEND_SECONDS
-from tests.service.jobs.jobs import blob, new_record
+from tests.service.jobs.jobs import blob, doubled, new_record
 
 
 def acquired(store: JobStore, record: JobRecord, worker: str = "w1", ttl: float = 30) -> Lease:
@@ -301,23 +301,45 @@ def test_reap_names_the_queue_of_the_phase_that_was_lost(store: JobStore, queue:
     assert store.reap() == [(record.id, queue)]
 
 
-def test_idempotency(store: JobStore) -> None:
-    assert store.claim_idempotency("key", "digest") is None
-    with pytest.raises(RequestError) as in_flight:
-        store.claim_idempotency("key", "digest")
-    assert in_flight.value.code == "idempotency_in_flight"
-    store.release_idempotency("key")
-    assert store.claim_idempotency("key", "digest") is None
-    record = store.create(new_record(), idempotency=("key", "digest"))
-    assert store.claim_idempotency("key", "digest") == record.id
-    with pytest.raises(RequestError) as reused:
-        store.claim_idempotency("key", "other")
-    assert reused.value.code == "idempotency_key_reused"
-    assert store.create(new_record(), idempotency=("key", "digest")) == record
-    store.release_idempotency("key")
-    assert store.claim_idempotency("key", "digest") == record.id
-    store.delete(record.id)
-    assert store.claim_idempotency("key", "digest") is None
+def test_a_write_whose_answer_was_lost_is_done_once(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store._table, "_compare_and_set", doubled(store._table._compare_and_set))
+    record = store.create(new_record())
+    lease = acquired(store, record)
+    store.progress(lease, Progress(phase="repair", done=1, total=2))
+    store.finish(lease, "succeeded", result=JobResult(report_digest="f" * 64))
+    assert get(store, record).attempts == 1
+    told = [event.data.get("status", event.type) for event in store.events(record.id)]
+    assert told == ["queued", "running", "progress", "succeeded"]
+
+
+def test_an_error_that_may_pass_sets_the_job_back(store: JobStore) -> None:
+    full = LoramendError("disk_full", "The disk is full.").problem()
+    record = store.create(new_record())
+    waiting = store.set_back(acquired(store, record), full)
+    assert (waiting.status, waiting.attempts, waiting.error) == ("queued", 1, None)
+    assert store.reap() == []
+    time.sleep(RESEND_SECONDS * 1.2)
+    assert store.reap() == [(record.id, "spectral")]
+    failed = store.set_back(acquired(store, record), full)
+    assert (failed.status, failed.attempts, failed.error) == ("failed", 2, full)
+    asked = store.create(new_record())
+    lease = acquired(store, asked)
+    store.request_cancel(asked.id)
+    assert store.set_back(lease, full).status == "canceled"
+
+
+@pytest.mark.parametrize(("starved", "code"), [(True, "out_of_memory"), (False, "worker_lost")])
+def test_a_death_is_told_with_its_cause(store: JobStore, starved: bool, code: str) -> None:
+    record = store.create(new_record())
+    store.lose(acquired(store, record), out_of_memory=starved)
+    assert get(store, record).status == "queued"
+    lease = acquired(store, record)
+    store.lose(lease, out_of_memory=False)
+    error = get(store, record).error
+    assert error is not None
+    assert error.code == code
+    with pytest.raises(LeaseLost):
+        store.lose(lease, out_of_memory=True)
 
 
 def test_an_error_ends_up_in_the_job_and_its_last_event(store: JobStore) -> None:

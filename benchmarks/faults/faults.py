@@ -1,0 +1,285 @@
+"""The faults. Each is given a campaign, its jobs and how many to send, and returns its row."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.faults.campaign import ENDED, Campaign, Row
+from benchmarks.faults.client import Sent, Work
+from benchmarks.faults.rig import API, BROKER, GRACE_SECONDS, LEASE_SECONDS, WORKERS
+from benchmarks.faults.works import Works
+
+Fault = Callable[[Campaign, Works, int], Row]
+CANCEL_SECONDS = 2.0
+# Older than any visibility timeout may be.
+_AGE = 30 * 24 * 3600
+# A job that lost that many workers is spared: the third time would end it.
+_MOST_HITS = 2
+# So many jobs are being sent as the server or the broker is killed.
+_WAVE = 4
+_INDEX = "loramend:mq:unacked_index"
+
+
+def none(campaign: Campaign, works: Works, count: int) -> Row:
+    """Undisturbed runs, one of each kind first: their digests are what the others are held against."""
+    row = campaign.row("none")
+    kinds = [*works.short, *works.medium]
+    _undisturbed(campaign, row, kinds)
+    campaign.submit(row, works.of(works.medium, count - len(kinds)))
+    campaign.finish(row)
+    return row
+
+
+def worker_killed(campaign: Campaign, works: Works, count: int) -> Row:
+    """A worker is killed every few seconds, at whatever it is."""
+    row = campaign.row("worker killed -9")
+    campaign.submit(row, works.of(works.medium, count))
+    hits: dict[str, int] = {}
+
+    def strike(waiting: list[Sent]) -> None:
+        campaign.rig.pause(campaign.chance.uniform(4.0, 12.0))
+        name = campaign.chance.choice(WORKERS)
+        if _spare(campaign, waiting, hits, name):
+            return
+        campaign.rig.kill(name)
+        row.done += 1
+
+    campaign.finish(row, strike)
+    return row
+
+
+def child_killed(campaign: Campaign, works: Works, count: int) -> Row:
+    """The process in which a worker runs its job is killed."""
+    row = campaign.row("worker's child killed -9")
+    campaign.submit(row, works.of(works.medium, count))
+    hits: dict[str, int] = {}
+
+    def strike(waiting: list[Sent]) -> None:
+        campaign.rig.pause(campaign.chance.uniform(5.0, 15.0))
+        name = campaign.chance.choice(WORKERS)
+        if not _spare(campaign, waiting, hits, name):
+            row.done += campaign.rig.kill_child(name)
+
+    campaign.finish(row, strike)
+    return row
+
+
+def api_killed(campaign: Campaign, works: Works, count: int) -> Row:
+    """The API is killed while clients send jobs; they send them again with the same key."""
+    row = campaign.row("API killed -9 and restarted")
+    for wave in _waves(works.of(works.short, count)):
+        futures = campaign.send(row, wave)
+        campaign.rig.pause(campaign.chance.uniform(0.0, 0.15))
+        campaign.rig.kill(API)
+        row.done += 1
+        campaign.taken(row, futures)
+    campaign.finish(row)
+    return row
+
+
+def broker_killed(campaign: Campaign, works: Works, count: int) -> Row:
+    """The broker is killed while jobs are sent and run, for a moment or for longer than a lease."""
+    row = campaign.row("broker killed -9 and restarted")
+    for wave in _waves(works.of(works.medium, count)):
+        futures = campaign.send(row, wave)
+        campaign.rig.pause(campaign.chance.uniform(0.0, 0.15))
+        campaign.rig.kill(BROKER)
+        row.done += 1
+        campaign.taken(row, futures)
+
+    def strike(waiting: list[Sent]) -> None:
+        campaign.rig.pause(campaign.chance.uniform(1.0, 8.0))
+        campaign.rig.kill(BROKER, down=campaign.chance.choice([0.0, 0.0, 2 * LEASE_SECONDS]))
+        row.done += 1
+
+    campaign.finish(row, strike)
+    return row
+
+
+def visibility_passed(campaign: Campaign, works: Works, count: int) -> Row:
+    """While a job runs, its message is made so old in the broker's index that it is delivered again, to the
+    other worker: that is started anew, since a worker looks for such messages soon after its start, and then
+    every two minutes."""
+    _undisturbed(campaign, campaign.rows[0], [works.long])
+    row = campaign.row("visibility timeout passed during the job")
+    redis = campaign.rig.redis
+    for _ in range(count):
+        (sent,) = campaign.submit(row, [works.long])
+        campaign.rig.wait(lambda: campaign.rig.worker_of(sent.id) is not None, 60, "a worker")  # noqa: B023
+        busy = campaign.rig.worker_of(sent.id)
+        campaign.rig.kill(next(name for name in WORKERS if name != busy))
+        tags = [str(tag) for tag in redis.zrange(_INDEX, 0, -1)]
+        for tag in tags:
+            redis.zadd(_INDEX, {tag: time.time() - _AGE}, xx=True)
+        campaign.rig.wait(lambda: not any(redis.zscore(_INDEX, tag) for tag in tags), 60, "the delivery")  # noqa: B023
+        if campaign.open_jobs(row):
+            row.done += 1
+        campaign.finish(row)
+    return row
+
+
+def delivered_twice(campaign: Campaign, works: Works, count: int) -> Row:
+    """Every message comes three times, at any moment of the job's life."""
+    row = campaign.row("same message delivered again")
+    campaign.submit(row, works.of(works.medium, count))
+    due = [sent.id for sent in row.jobs] * 2
+    campaign.chance.shuffle(due)
+
+    def again(waiting: list[Sent]) -> None:
+        if due:
+            campaign.dispatcher.send(due.pop(), "spectral")
+            row.done += 1
+
+    campaign.finish(row, again)
+    for job_id in due:
+        campaign.dispatcher.send(job_id, "spectral")
+        row.done += 1
+    if more := [sent.id for sent in row.jobs if sent.seen.get("attempts") != 1]:
+        row.losses.append(f"{len(more)} jobs were run more than once")
+    return row
+
+
+def terminated(campaign: Campaign, works: Works, count: int) -> Row:
+    """TERM to a worker in mid-job: the job ends in the grace time, or another worker goes on with it."""
+    row = campaign.row("TERM to a worker in mid-job")
+    campaign.submit(row, works.of(works.medium, count))
+
+    def strike(waiting: list[Sent]) -> None:
+        busy = [name for sent in waiting if (name := campaign.rig.worker_of(sent.id))]
+        if busy:
+            took = campaign.rig.terminate(busy[0])
+            row.done += 1
+            if took > GRACE_SECONDS + 5:
+                row.losses.append(f"a worker took {took:.1f} s to stop")
+            campaign.rig.pause(campaign.chance.uniform(2.0, 7.0))
+
+    campaign.finish(row, strike)
+    if more := [sent.id for sent in row.jobs if sent.seen.get("attempts") != 1]:
+        row.losses.append(f"{len(more)} jobs lost an attempt to a worker that was stopped in order")
+    return row
+
+
+def poison(campaign: Campaign, works: Works, count: int) -> Row:
+    """Jobs that kill whoever runs them, and others that wait behind them."""
+    row = campaign.row("poison jobs, and others behind them")
+    poisoned = campaign.submit(row, [works.long] * max(1, count // 5), expect=["worker_lost"])
+    campaign.submit(row, works.of(works.medium, count - len(poisoned)))
+
+    def strike(waiting: list[Sent]) -> None:
+        for sent in poisoned:
+            name = campaign.rig.worker_of(sent.id)
+            if name is not None and campaign.rig.kill_child(name):
+                row.done += 1
+                campaign.rig.pause(0.2)
+
+    campaign.finish(row, strike)
+    if odd := [sent for sent in poisoned if sent.seen.get("attempts") != 3]:
+        row.losses.append(f"{len(odd)} poison jobs did not get 3 attempts")
+    return row
+
+
+def canceled(campaign: Campaign, works: Works, count: int) -> Row:
+    """Cancel as soon as a job is in a phase; `queued` is one here, and a long module within a phase."""
+    row = campaign.row("cancel, in each phase")
+    cases: list[tuple[str, Work]] = [
+        ("queued", works.medium[0]),
+        ("fetch", works.fetched),
+        ("measure", works.long),
+        ("repair", works.long),
+        ("module", works.dull),
+    ]
+    row.worst = 0.0
+    for index in range(count):
+        phase, work = cases[index % len(cases)]
+        (sent,) = campaign.submit(row, [work], expect=["canceled"])
+        if phase != "queued":
+            _until(campaign, sent, phase)
+        asked = time.monotonic()
+        campaign.client.cancel(sent.id)
+        row.done += 1
+        while campaign.open_jobs(row) and time.monotonic() - asked < 60:
+            campaign.rig.pause(0.02)
+        took = time.monotonic() - asked
+        row.worst = max(row.worst, took)
+        if took > CANCEL_SECONDS:
+            row.losses.append(f"cancel in {phase} took {took:.1f} s")
+    campaign.finish(row, timed=False)
+    return row
+
+
+def disk_filled(campaign: Campaign, works: Works, count: int) -> Row:
+    """The disk that holds broker, storage and work folders is filled while jobs are sent and run."""
+    row = campaign.row("disk filled")
+    ballast = campaign.rig.folder.root / "ballast"
+    rounds = max(1, count // 8)
+    for index in range(rounds):
+        share = count // rounds + (index < count % rounds)
+        early = campaign.send(row, works.of(works.medium, share // 2))
+        campaign.rig.pause(campaign.chance.uniform(1.0, 3.0))
+        _fill(ballast)
+        row.done += 1
+        late = campaign.send(row, works.of(works.medium, share - share // 2))
+        campaign.rig.pause(campaign.chance.uniform(3.0, 8.0))
+        ballast.unlink()
+        campaign.taken(row, [*early, *late])
+    campaign.finish(row)
+    return row
+
+
+def memory_passed(campaign: Campaign, works: Works, count: int) -> Row:
+    """Jobs that take more memory than a worker may, and others."""
+    row = campaign.row("memory limit passed")
+    campaign.submit(row, [works.greedy] * (count // 2), expect=["out_of_memory"])
+    campaign.submit(row, works.of(works.short, count - count // 2))
+    campaign.finish(row)
+    row.done = count // 2
+    return row
+
+
+def _undisturbed(campaign: Campaign, row: Row, works: list[Work]) -> None:
+    sents = campaign.submit(row, works)
+    campaign.finish(row)
+    for sent in sents:
+        if sent.outcome == "succeeded":
+            campaign.undisturbed[sent.kind] = campaign.client.digest(sent.id)
+
+
+def _waves(works: list[Work]) -> list[list[Work]]:
+    return [works[index : index + _WAVE] for index in range(0, len(works), _WAVE)]
+
+
+def _spare(campaign: Campaign, waiting: list[Sent], hits: dict[str, int], name: str) -> bool:
+    """Count a hit on the job that this worker runs; true where that would be one too many."""
+    for sent in waiting:
+        if campaign.rig.worker_of(sent.id) == name:
+            if hits.get(sent.id, 0) >= _MOST_HITS:
+                return True
+            hits[sent.id] = hits.get(sent.id, 0) + 1
+    return False
+
+
+def _until(campaign: Campaign, sent: Sent, phase: str) -> None:
+    """Returns once the job is in that phase, as the store has it."""
+
+    def there() -> bool:
+        record = campaign.rig.store.get(sent.id)
+        if record is None or record.status in ENDED:
+            return True
+        if phase in ("fetch", "module"):
+            # The one tells nothing before the Hub answers, the other nothing before its first module's end.
+            return record.status == "running"
+        return record.progress is not None and record.progress.phase == phase
+
+    campaign.rig.wait(there, 120, f"phase {phase}")
+    if phase == "module":
+        campaign.rig.pause(2.0)
+
+
+def _fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file:
+        size = 1 << 20
+        while size:
+            try:
+                file.write(b"\0" * size)
+            except OSError:
+                size //= 2
