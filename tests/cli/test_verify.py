@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.contracts.verification import Verification
 from tests.cli.test_commands import loramend, refused
-from tests.fixtures.worker import make_adapter
 from tests.signing.keys import make_key, secret_of
 
 

@@ -7,9 +7,9 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
+from benchmarks.faults.adapters import make_adapter
 from tests.cli.test_commands import loramend
 from tests.e2e.test_main_job import submit
-from tests.fixtures.worker import make_adapter
 from tests.serve import serving
 from tests.signing.keys import make_key, secret_of
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from model_signing import hashing, signing
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.adapter.read import read_adapter
 from loramend.contracts.errors import SigningError
 from loramend.contracts.steps import ShrinkStep
@@ -20,7 +21,6 @@ from loramend.result import write_result
 from loramend.signing.keys import public_key_id
 from loramend.signing.sign import sign_folder
 from loramend.signing.verify import verify_folder
-from tests.fixtures.worker import make_adapter
 from tests.signing.keys import make_key, secret_of
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fixtures.worker import make_adapter
+from benchmarks.faults.adapters import make_adapter
 from tests.hub.local import LocalHub
 from tests.serve import Served, serving
 from tests.web.acts import await_status, drop_adapter, only_steps, open_page, submit, violations

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.worker import Bench, make_adapter
+from benchmarks.faults.adapters import make_adapter
+from tests.fixtures.worker import Bench
 from tests.signing.keys import make_key, secret_of
 
 pytestmark = pytest.mark.e2e
