@@ -20,17 +20,13 @@ from worker.settings import WorkerSettings
 from worker.tools import Tools, open_tools
 from worker.warden import Warden
 
-BUSY = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)"]
-
 
 class Child(WorkerProcess):
     """Of a worker whose child is another program, busy with something that takes no notice."""
 
-    def __init__(self, command: list[str] = BUSY) -> None:
+    def __init__(self) -> None:
         super().__init__(["spectral"])
-        self.program = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert self.program.stdout is not None
-        self.program.stdout.readline()
+        self.program = subprocess.Popen(["sleep", "600"])
 
     def take_up(self, tools: Tools, record: JobRecord) -> Lease:
         lease = tools.store.acquire(record.id, self.name, 30)
@@ -168,7 +164,7 @@ def test_limits(
     limit: str,
     expected: str,
 ) -> None:
-    watching = warden(tools, own_settings, child, **{limit: 1e-3 if limit != "memory_bytes" else 1 << 20})
+    watching = warden(tools, own_settings, child, **{limit: 1e-3})
     child.take_up(tools, record)
     time.sleep(0.01)
     watching.look()
