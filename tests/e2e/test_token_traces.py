@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.cli.datafolder import noted_broker
 from service.jobs.connect import redis_from_url
-from tests.fixtures.worker import make_adapter, wait_for
+from tests.fixtures.worker import wait_for
 from tests.hub.local import LocalHub
 from tests.serve import Served, serving
 from tests.service.jobs.test_secrets import dump

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.worker import Bench, make_adapter, wait_for
+from benchmarks.faults.adapters import make_adapter
+from tests.fixtures.worker import Bench, wait_for
 
 pytestmark = pytest.mark.e2e
 
