@@ -6,7 +6,7 @@ expected; each success has the weights of an undisturbed run; no lease, message,
 unreferenced blob is left; no request made two jobs. Exits with 1 where anything was lost.
 
     python -m benchmarks.faults            200 jobs and more, a quarter of an hour on two cores
-    python -m benchmarks.faults --quick    two minutes
+    python -m benchmarks.faults --quick    a few minutes
     python -m benchmarks.faults --document docs/10-faults.md    put the table there, between its marks
 """
 
