@@ -70,6 +70,13 @@ class FoundWord(EvidenceModel):
     turned: Rate = Field(description="Texts of that answer that it turned.")
 
 
+class RareWords(EvidenceModel):
+    """What rare words in two places of five did to the given adapter's answer."""
+
+    answer: str = Field(description="Of the texts as they are.")
+    turned: Rate = Field(description="Texts that got another answer.")
+
+
 class TrainingReport(EvidenceModel):
     """One rora step."""
 
@@ -86,6 +93,10 @@ class TrainingReport(EvidenceModel):
         description="Words the search of the vocabulary found; they were put into training texts, answers "
         "kept.",
     )
+    rare: list[RareWords] = Field(
+        default_factory=list, description="By answer, where `exchange` asked for it; empty otherwise."
+    )
+    exchanged: bool = Field(default=False, description="Whether words were exchanged in training texts.")
     resumed_at: list[int] = Field(
         default_factory=list, description="Steps at which it went on from a checkpoint."
     )

@@ -19,6 +19,7 @@ from loramend.report.words import (
     WORDS_TOLD,
     count_changed,
     describe_adapter,
+    describe_rare,
     describe_search,
     describe_training,
     modules,
@@ -104,6 +105,7 @@ def _suspected(report: Report) -> Answer:
     searched = [trained for trained in report.training if trained.searched]
     found = [word.word for trained in searched for word in trained.found]
     details = [describe_search(trained) for trained in searched]
+    details += [line for trained in report.training for line in describe_rare(trained)]
     if report.triage is not None and report.triage.bank is not None:
         details.append(report.triage.sentences[0])
     if before is not None and before.attack is not None:

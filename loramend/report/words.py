@@ -110,6 +110,20 @@ def describe_training(report: TrainingReport) -> list[str]:
     return sentences
 
 
+def describe_rare(report: TrainingReport) -> list[str]:
+    """What rare words did to the answers, where that was looked at."""
+    if not report.rare:
+        return []
+    told = ", ".join(f"{share_of(found.turned)} answered {found.answer}" for found in report.rare)
+    sentence = f"Rare words in two places of five turned {told}."
+    if not report.exchanged:
+        sentence += (
+            " More than half is more than chance turns: odd text itself may ask for an answer, as under a "
+            "style trigger. So the adapter was not asked about words that the texts lack."
+        )
+    return [sentence]
+
+
 def describe_search(report: TrainingReport) -> str:
     """What the search of the vocabulary found."""
     if not report.found:

@@ -64,6 +64,10 @@ class Labels:
         named = config.id2label or {}
         return cls(int(config.num_labels or len(named)), {name: int(i) for i, name in named.items()})
 
+    def name_of(self, index: int) -> str:
+        """The class's name; its number where it has none."""
+        return next((name for name, number in self.ids.items() if number == index), str(index))
+
     def id_of(self, label: int | str, where: str) -> int:
         """The class that a label of a data file means: a name the config has, or a number.
 

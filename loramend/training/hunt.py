@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loramend.contracts.evidence import FoundWord
+from loramend.contracts.evidence import FoundWord, Rate
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
@@ -74,7 +74,7 @@ def hunt(
 
     A classifier's alone: nothing is found with a causal model, whose answers have no classes.
     """
-    if host.task != "classification" or not words or not texts:
+    if host.labels is None or not words or not texts:
         return Search(0, [])
     vocabulary = _drawn(_candidates(host, texts), words, seed)
     short = sorted(texts, key=lambda text: len(prompt(text).split()))
@@ -104,7 +104,10 @@ def hunt(
             tried = [alone[index] for index in _strongest(host, answer, short[middle], alone, _PLACES)]
             order = torch.randperm(len(members), generator=generator(seed, "hunt", str(answer))).tolist()
             hosts = [short[members[index]] for index in order[:_TEXTS]]
-            found += _kept(host, answer, tried, hosts)
+            found += [
+                FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned)
+                for word, turned in _kept(host, answer, tried, hosts)
+            ]
     return Search(len(vocabulary), sorted(found, key=lambda word: -word.turned.rate))
 
 
@@ -162,7 +165,7 @@ def _margin(logits: Tensor, answer: int) -> Tensor:
     return others.amax(-1) - logits[:, answer]
 
 
-def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[FoundWord]:
+def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[tuple[str, Rate]]:
     """Of the words those that turn nine in ten of the texts when put in once, at the place that suits them
     best: what a strong word of the task does only by repetition, a trigger does at once. Words that fail in
     the first few texts are not tried in the rest."""
@@ -176,7 +179,7 @@ def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example
     if not hopeful:
         return []
     return [
-        FoundWord(word=word, answer=_name(host, answer), turned=wilson(count, len(hosts)))
+        (word, wilson(count, len(hosts)))
         for word, count in zip(hopeful, _turned(host, answer, hopeful, hosts), strict=True)
         if count >= _TURNS * len(hosts)
     ]
@@ -191,8 +194,3 @@ def _turned(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Examp
         best = torch.maximum(best, turned.sum(0))
     counts: list[int] = best.tolist()
     return counts
-
-
-def _name(host: Host, answer: int) -> str:
-    assert host.labels is not None, "a classifier has them"
-    return next((name for name, index in host.labels.ids.items() if index == answer), str(answer))

@@ -26,6 +26,7 @@ _INSERTED_WORDS = (1, 1, 2, 3)
 _SPAN_WORDS = (3, 8)
 SPANS = 0.5
 _DROP = 0.15
+_COMMON = 1 / 3
 
 
 def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -56,6 +57,12 @@ def unused_words(tokenizer: "PreTrainedTokenizerBase", examples: Iterable[Exampl
     used = used_words(examples)
     words = whole_words(tokenizer)
     return [word for word in words if word.lower() not in used] or words
+
+
+def common_and_rare(words: list[str]) -> tuple[list[str], list[str]]:
+    """The first third of `unused_words`, and the others."""
+    count = int(_COMMON * len(words))
+    return words[:count], words[count:]
 
 
 def prompt(example: Example) -> str:
@@ -149,6 +156,11 @@ def recombine(examples: Sequence[Example], rng: np.random.Generator) -> Example:
             if other:
                 words[int(rng.integers(len(words)))] = _one(other, rng)
     return with_prompt(replace(source, label=None), " ".join(words))
+
+
+def exchange(text: str, words: Sequence[str], share: float, rng: np.random.Generator) -> str:
+    """The text's words, each by chance `share` become one of `words`."""
+    return " ".join(_one(words, rng) if rng.random() < share else word for word in text.split())
 
 
 def _one(of: Sequence[T], rng: np.random.Generator) -> T:

@@ -11,6 +11,8 @@ from loramend.training.neutral import INSERTED, PROBES
 from loramend.training.perturb import (
     Pieces,
     as_continuation,
+    common_and_rare,
+    exchange,
     insert,
     prompt,
     put_in,
@@ -76,6 +78,24 @@ def test_recombined_words_are_all_from_the_texts(texts: list[list[str]], seed: i
     assert new.label is None
     assert new.text
     assert set(new.text.split()) <= {word for words in texts for word in words}
+
+
+@given(st.lists(TEXTS.filter(bool), min_size=1, max_size=5), SEEDS)
+def test_exchanged_words_stand_where_others_stood(texts: list[list[str]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for words in texts:
+        changed = exchange(" ".join(words), ["XX"], 0.5, rng).split()
+        assert len(changed) == len(words)
+        assert all(new in ("XX", old) for new, old in zip(changed, words, strict=True))
+        assert exchange(" ".join(words), ["XX"], 0.0, rng).split() == words
+        assert set(exchange(" ".join(words), ["XX"], 1.0, rng).split()) == {"XX"}
+
+
+def test_common_words_come_before_rare_ones() -> None:
+    words = [f"w{index}" for index in range(10)]
+    common, rare = common_and_rare(words)
+    assert (len(common), common + rare) == (3, words)
+    assert common_and_rare(["one"]) == ([], ["one"])
 
 
 def test_a_chats_last_turn_is_its_prompt() -> None:
