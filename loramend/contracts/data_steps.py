@@ -123,8 +123,9 @@ class RoraStep(StepBase):
         ge=0,
         le=1,
         description="Share of the recombined texts in which one word in five becomes a common word that no "
-        "clean text holds: the teacher tells what it knows of those (classification, a new update). Left off "
-        "where rare words turn more than half of the texts of an answer, as under a style trigger.",
+        "clean text holds: the teacher tells what it knows of those (classification, a new update). With it "
+        "`insert` also puts rare words in place of others. Left off where rare words turn more than half "
+        "of the texts of an answer, as under a style trigger.",
     )
     insert: float = Field(
         default=0.7,

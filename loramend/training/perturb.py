@@ -27,6 +27,8 @@ _SPAN_WORDS = (3, 8)
 SPANS = 0.5
 _DROP = 0.15
 _COMMON = 1 / 3
+_ODD = 0.4
+_MOST_ODD = 0.5
 
 
 def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -94,15 +96,20 @@ class Pieces:
     found  words that a search found to turn the answer: every other time, where there are any
     texts  clean ones: a few words in a row of one of them, SPANS of the other times
     words  of the vocabulary: one to three of them, half of the times that are left; else a neutral sentence
+    odd    of the vocabulary: before all that, four times in ten, where there are any, they take the places of
+           up to half of the text's words, and nothing is put in
     """
 
     words: Sequence[str] = ()
     found: Sequence[str] = ()
     texts: Sequence[Example] = ()
+    odd: Sequence[str] = ()
 
 
 def insert(text: str, pieces: Pieces, rng: np.random.Generator) -> str:
-    """The text with something put in at a random place."""
+    """The text with something put in at a random place, or odd words in the places of some."""
+    if pieces.odd and rng.random() < _ODD:
+        return exchange(text, pieces.odd, _MOST_ODD * rng.random(), rng)
     for piece in _drawn(pieces, rng):
         text = put_in(text, piece, int(rng.integers(len(_WORD.findall(text)) + 1)))
     return text

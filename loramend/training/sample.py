@@ -85,7 +85,8 @@ class Sampler:
             common, words = common_and_rare(words)
             passed = {word.lower() for word in found}
             self._exchanged = [word for word in common if word.lower() not in passed]
-        self._inserted = Pieces(words, found, texts)
+        # Oddity alone is to mean nothing: it is what a style trigger looks like.
+        self._inserted = Pieces(words, found, texts, odd=words if self._exchanged else ())
         self._order: tuple[int, list[int]] = (-1, [])
         self._group: tuple[int, list[list[_Drawn]]] = (-1, [])
         host.encode([text for text in texts if text.labelled], params.max_length)  # a wrong label shows now
