@@ -8,6 +8,8 @@ import pytest
 from benchmarks.triage import auc, main
 from tests.bank.adapters import write_adapter
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_counts_what_stands_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,8 @@ from loramend.contracts.report import Report
 from tests.bank.adapters import write_adapter
 from tests.cli.test_commands import loramend, refused
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

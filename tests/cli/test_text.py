@@ -17,6 +17,8 @@ from tests.cli.test_commands import loramend, refused
 from tests.hub.local import LocalHub
 from tests.text_models import bert_folder, llama_folder, poison, random_adapter, toy_examples, train_adapter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from tests.text_models import (
     train_adapter,
 )
 
+pytestmark = pytest.mark.slow
+
 FACTORS = (0.0, 0.5, 1.0)
 
 
