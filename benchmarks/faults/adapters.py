@@ -14,16 +14,24 @@ LONG_STEPS: list[dict[str, Any]] = [{"type": "random_subspace", "k": 4, "form": 
 
 
 def make_adapter(
-    folder: Path, *, modules: int = 2, size: int = 32, rank: int = 4, base: str = "/nowhere"
+    folder: Path,
+    *,
+    modules: int = 2,
+    size: int = 32,
+    rank: int = 4,
+    base: str = "/nowhere",
+    seed: int = 0,
+    scale: float = 1.0,
 ) -> Path:
-    """A PEFT folder with random weights, whose config names that base."""
+    """A PEFT folder with random weights, B's of that scale, whose config names that base."""
     folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     tensors = {}
     for index in range(modules):
         key = f"base_model.model.model.layers.{index}.self_attn.q_proj"
         tensors[f"{key}.lora_A.weight"] = random.standard_normal((rank, size)).astype(np.float32)
-        tensors[f"{key}.lora_B.weight"] = random.standard_normal((size, rank)).astype(np.float32)
+        B = scale * random.standard_normal((size, rank))
+        tensors[f"{key}.lora_B.weight"] = B.astype(np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {
         "peft_type": "LORA",

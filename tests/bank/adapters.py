@@ -1,13 +1,12 @@
 """Adapters for banks: made-up statistics, and small files."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from benchmarks.faults.adapters import make_adapter
 from loramend.bank.file import OpenBank
 from loramend.contracts.bank import Bank, BankAdapter, BankModule, ModuleStatistics
 from loramend.contracts.report import FileDigest
@@ -69,21 +68,4 @@ def write_adapter(
     folder: Path, *, seed: int = 0, rank: int = 4, size: int = 32, scale: float = 1.0, base: str = "org/base"
 ) -> Path:
     """A PEFT folder of two modules."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for index in range(2):
-        key = f"base_model.model.model.layers.{index}.self_attn.q_proj"
-        tensors[f"{key}.lora_A.weight"] = random.standard_normal((rank, size)).astype(np.float32)
-        B = scale * random.standard_normal((size, rank))
-        tensors[f"{key}.lora_B.weight"] = B.astype(np.float32)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": 2 * rank,
-        "target_modules": ["q_proj"],
-        "base_model_name_or_path": base,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
+    return make_adapter(folder, seed=seed, rank=rank, size=size, scale=scale, base=base)
