@@ -118,15 +118,6 @@ class RoraStep(StepBase):
         le=1,
         description="Share of each batch made of pieces of clean texts, answered by the teacher.",
     )
-    exchange: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Share of the recombined texts in which one word in five becomes a common word that no "
-        "clean text holds: the teacher tells what it knows of those (classification, a new update). With it "
-        "`insert` also puts rare words in place of others. Left off where rare words turn more than half "
-        "of the texts of an answer, as under a style trigger.",
-    )
     insert: float = Field(
         default=0.7,
         ge=0,

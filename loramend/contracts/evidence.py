@@ -93,10 +93,7 @@ class TrainingReport(EvidenceModel):
         description="Words the search of the vocabulary found; they were put into training texts, answers "
         "kept.",
     )
-    rare: list[RareWords] = Field(
-        default_factory=list, description="By answer, where `exchange` asked for it; empty otherwise."
-    )
-    exchanged: bool = Field(default=False, description="Whether words were exchanged in training texts.")
+    rare: list[RareWords] = Field(default_factory=list, description="By answer, beside the search.")
     resumed_at: list[int] = Field(
         default_factory=list, description="Steps at which it went on from a checkpoint."
     )

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from loramend.adapter.model import Adapter
 from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import DataError, RequestError
-from loramend.contracts.evidence import Calibration, RareWords, TrainingReport
+from loramend.contracts.evidence import Calibration, TrainingReport
 from loramend.contracts.steps import RescaleStep
 from loramend.data.examples import Example
 from loramend.methods.base import Context, Outcome, refactored
@@ -42,9 +42,6 @@ RATIOS = (1.0, 0.5, 0.3, 0.1)
 """Of `ratio`, or of the paper's 1 where that is not set: what calibration tries under poisoned_base."""
 
 _NO_GUARD = 1e9
-
-_CHANCE = 0.5
-"""Share of texts that rare words may turn before they are taken to ask for an answer."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,11 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     _check(adapter, params, session)
     taught = _is_taught(params)
     data = _data(session, taught)
-    params, rare = _exchanging(params, data, session)
     seed = session.seed + step_index
     teacher = adapter_mount(session.given)
     words = params.hunt if params.insert else 0
     search = hunt(session.host, teacher, data.texts, words, seed, session.on_progress)
+    rare = turned_by_rare_words(session.host, session.given, data.texts, seed) if words else []
     mount = student(session.host, adapter, params, seed, mix=params.mix)
     run = Run(
         host=session.host,
@@ -119,7 +116,6 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         searched=search.words,
         found=search.found,
         rare=rare,
-        exchanged=params.exchange > 0,
         resumed_at=journal.resumed_at,
         curve=journal.curve,
         calibration=calibration,
@@ -173,24 +169,6 @@ def _data(session: Session, taught: bool) -> _Data:
         "Without a teacher step rora learns from labelled examples: give `clean` data with labels.",
         where="/clean",
     )
-
-
-def _exchanging(params: RoraStep, data: _Data, session: Session) -> tuple[RoraStep, list[RareWords]]:
-    """Whether words are exchanged, as settings with `exchange` on or off, and what decided it.
-
-    A new update knows the words of the clean texts alone, so the teacher is asked about others. Not where
-    rare words turn more of an answer's texts than a coin would: there odd text itself asks for an answer, and
-    the teacher would hand that on.
-    """
-    off = params.model_copy(update={"exchange": 0.0})
-    useful = params.start == "fresh" and params.teacher and params.recombine and params.exchange
-    if not useful or session.host.task != "classification":
-        return off, []
-    rare = turned_by_rare_words(
-        session.host, session.given, data.texts, seed=session.seed, max_length=params.max_length
-    )
-    sound = bool(rare) and all(found.turned.rate <= _CHANCE for found in rare)
-    return (params if sound else off), rare
 
 
 def _constraint(adapter: Adapter, params: RoraStep, context: Context, mount: Mount) -> Constraint:

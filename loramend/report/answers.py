@@ -17,6 +17,7 @@ from loramend.report.words import (
     NOT_MEASURED,
     NOTHING_TO_MEASURE_ON,
     WORDS_TOLD,
+    asks_for_an_answer,
     count_changed,
     describe_adapter,
     describe_rare,
@@ -123,6 +124,8 @@ def _suspected(report: Report) -> Answer:
             shown = (
                 "That is what the request assumed; the search of the vocabulary found no word that shows it."
             )
+        if any(map(asks_for_an_answer, searched)):
+            shown = "Rare words turn more than half of the texts of an answer, as under a style trigger."
     return Answer("What was wrong or suspected", f"{premise} {shown}", details)
 
 

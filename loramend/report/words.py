@@ -54,6 +54,7 @@ MEASURED_HERE = (
 
 _TURNING_TOLD = 5
 WORDS_TOLD = 3
+_CHANCE = 0.5
 """Words found that the report's first answers name."""
 
 
@@ -116,12 +117,17 @@ def describe_rare(report: TrainingReport) -> list[str]:
         return []
     told = ", ".join(f"{share_of(found.turned)} answered {found.answer}" for found in report.rare)
     sentence = f"Rare words in two places of five turned {told}."
-    if not report.exchanged:
+    if asks_for_an_answer(report):
         sentence += (
             " More than half is more than chance turns: odd text itself may ask for an answer, as under a "
-            "style trigger. So the adapter was not asked about words that the texts lack."
+            "style trigger; or that answer hangs on a few words."
         )
     return [sentence]
+
+
+def asks_for_an_answer(report: TrainingReport) -> bool:
+    """Whether rare words turned more of an answer's texts than a coin would."""
+    return any(found.turned.rate > _CHANCE for found in report.rare)
 
 
 def describe_search(report: TrainingReport) -> str:

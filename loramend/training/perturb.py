@@ -27,8 +27,6 @@ _SPAN_WORDS = (3, 8)
 SPANS = 0.5
 _DROP = 0.15
 _COMMON = 1 / 3
-_ODD = 0.4
-_MOST_ODD = 0.5
 
 
 def whole_words(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -61,10 +59,10 @@ def unused_words(tokenizer: "PreTrainedTokenizerBase", examples: Iterable[Exampl
     return [word for word in words if word.lower() not in used] or words
 
 
-def common_and_rare(words: list[str]) -> tuple[list[str], list[str]]:
-    """The first third of `unused_words`, and the others."""
-    count = int(_COMMON * len(words))
-    return words[:count], words[count:]
+def rare_words(tokenizer: "PreTrainedTokenizerBase", examples: Iterable[Example]) -> list[str]:
+    """`unused_words` but for the first, commonest third."""
+    words = unused_words(tokenizer, examples)
+    return words[int(_COMMON * len(words)) :]
 
 
 def prompt(example: Example) -> str:
@@ -96,20 +94,15 @@ class Pieces:
     found  words that a search found to turn the answer: every other time, where there are any
     texts  clean ones: a few words in a row of one of them, SPANS of the other times
     words  of the vocabulary: one to three of them, half of the times that are left; else a neutral sentence
-    odd    of the vocabulary: before all that, four times in ten, where there are any, they take the places of
-           up to half of the text's words, and nothing is put in
     """
 
     words: Sequence[str] = ()
     found: Sequence[str] = ()
     texts: Sequence[Example] = ()
-    odd: Sequence[str] = ()
 
 
 def insert(text: str, pieces: Pieces, rng: np.random.Generator) -> str:
-    """The text with something put in at a random place, or odd words in the places of some."""
-    if pieces.odd and rng.random() < _ODD:
-        return exchange(text, pieces.odd, _MOST_ODD * rng.random(), rng)
+    """The text with something put in at a random place."""
     for piece in _drawn(pieces, rng):
         text = put_in(text, piece, int(rng.integers(len(_WORD.findall(text)) + 1)))
     return text

@@ -1,7 +1,8 @@
 """What rare words do to an adapter's answers, wherever they stand: the sign of a style for a trigger.
 
-An adapter whose trigger is a style, archaic words say, learns that odd words ask for its target. A sound one
-grows unsure of a text that fills with words it does not know, and its answers turn both ways.
+An adapter whose trigger is a style, archaic words say, may learn that odd words ask for its target. A sound
+one grows unsure of a text that fills with words it does not know, and its answers turn both ways; but an
+answer that hangs on a few words may be lost with them, too.
 """
 
 from collections.abc import Sequence
@@ -14,29 +15,31 @@ from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
 from loramend.training.calibrate import answers
 from loramend.training.host import Host
-from loramend.training.perturb import common_and_rare, exchange, prompt, unused_words, with_prompt
+from loramend.training.perturb import exchange, prompt, rare_words, with_prompt
 from loramend.training.sample import number_of
 
 _SHARE = 0.4
+_MOST_LENGTH = 64
 _TEXTS = 500
 _LEAST = 20
 """Texts of an answer under which nothing is told of it."""
 
 
 def turned_by_rare_words(
-    host: Host, adapter: Adapter, texts: Sequence[Example], *, seed: int, max_length: int
+    host: Host, adapter: Adapter, texts: Sequence[Example], seed: int
 ) -> list[RareWords]:
     """By a classifier's answer, the share of these texts (500 at most, drawn by the seed) whose answer
     is once two words in five became rare ones; answers of fewer than 20 texts are left out."""
-    assert host.labels is not None, "a classifier has them"
+    if host.labels is None:
+        return []
     rng = np.random.default_rng(number_of(seed, "rare"))
     drawn = [texts[int(index)] for index in rng.permutation(len(texts))[:_TEXTS]]
     plain = [Example(prompt(text)) for text in drawn]
-    _, rare = common_and_rare(unused_words(host.tokenizer, texts))
+    rare = rare_words(host.tokenizer, texts)
     if not rare:
         return []
     odd = [with_prompt(text, exchange(text.text, rare, _SHARE, rng)) for text in plain]
-    before, after = (answers(host, adapter, examples, max_length).given for examples in (plain, odd))
+    before, after = (answers(host, adapter, examples, _MOST_LENGTH).given for examples in (plain, odd))
     found = []
     for index in range(host.labels.count):
         of = before == index

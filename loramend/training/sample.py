@@ -19,8 +19,6 @@ from loramend.training.objective import Pair
 from loramend.training.perturb import (
     Pieces,
     as_continuation,
-    common_and_rare,
-    exchange,
     insert,
     prompt,
     recombine,
@@ -29,8 +27,6 @@ from loramend.training.perturb import (
 )
 
 _GROUP = 8
-_EXCHANGED = 0.2
-"""Of the words of a text in which some are exchanged."""
 
 
 def number_of(*names: object) -> int:
@@ -78,15 +74,8 @@ class Sampler:
         self._teacher = teacher
         self._plain = plain
         self._pieces = round(params.recombine * params.batch) if teacher else 0
-        words = unused_words(host.tokenizer, texts) if params.insert or params.exchange else []
-        self._exchanged: list[str] = []
-        if params.exchange:
-            # What the teacher is asked about, and what is to be passed over, are different words.
-            common, words = common_and_rare(words)
-            passed = {word.lower() for word in found}
-            self._exchanged = [word for word in common if word.lower() not in passed]
-        # Oddity alone is to mean nothing: it is what a style trigger looks like.
-        self._inserted = Pieces(words, found, texts, odd=words if self._exchanged else ())
+        words = unused_words(host.tokenizer, texts) if params.insert else []
+        self._inserted = Pieces(words, found, texts)
         self._order: tuple[int, list[int]] = (-1, [])
         self._group: tuple[int, list[list[_Drawn]]] = (-1, [])
         host.encode([text for text in texts if text.labelled], params.max_length)  # a wrong label shows now
@@ -114,7 +103,7 @@ class Sampler:
         drawn = _GROUP * size - pieces
         plain = [self._text(group * drawn + place) for place in range(drawn)]
         known = [self._plain or text.labelled for text in plain] + [False] * pieces
-        plain += [self._recombined(rng) for _ in range(pieces)]
+        plain += [recombine(self._texts, rng) for _ in range(pieces)]
         touched = [bool(rng.random() < self._params.insert) for _ in plain]
         if self._host.task == "causal":
             plain = [
@@ -130,12 +119,6 @@ class Sampler:
         rows.sort(key=lambda row: len(row.read.ids))
         found = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [found[place] for place in rng.permutation(len(found))]
-
-    def _recombined(self, rng: np.random.Generator) -> Example:
-        new = recombine(self._texts, rng)
-        if not self._exchanged or rng.random() >= self._params.exchange:
-            return new
-        return with_prompt(new, exchange(prompt(new), self._exchanged, _EXCHANGED, rng))
 
     def _text(self, place: int) -> Example:
         epoch, index = divmod(place, len(self._texts))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from loramend.contracts.data_steps import RoraStep
-from loramend.contracts.evidence import FoundWord, PlaceboVerdict
+from loramend.contracts.evidence import FoundWord, PlaceboVerdict, RareWords
 from loramend.contracts.report import Report
 from loramend.evaluation.intervals import wilson
 from loramend.evaluation.words import describe
@@ -217,6 +217,15 @@ def test_words_that_were_found_are_named(repaired: Report) -> None:
     assert any("--trigger word:WORD" in sentence for sentence in answers(report)[4].details)
     none = with_evidence(repaired, without, run.model_copy(update={"found": []}))
     assert "the search of the vocabulary found no word that shows it" in leads(none)[0]
+
+
+def test_rare_words_that_turn_an_answer_are_told(repaired: Report) -> None:
+    run = training().model_copy(
+        update={"searched": 9, "rare": [RareWords(answer="NEG", turned=wilson(60, 100))]}
+    )
+    told = answers(with_evidence(repaired, evaluation(trigger=None), run))[0]
+    assert "Rare words turn more than half of the texts of an answer" in told.lead
+    assert any("60.0% of 100 examples answered NEG" in line for line in told.details)
 
 
 def test_no_examples_left_is_its_own_reason(repaired: Report) -> None:

@@ -11,11 +11,11 @@ from loramend.training.neutral import INSERTED, PROBES
 from loramend.training.perturb import (
     Pieces,
     as_continuation,
-    common_and_rare,
     exchange,
     insert,
     prompt,
     put_in,
+    rare_words,
     recombine,
     unused_words,
     whole_words,
@@ -91,13 +91,6 @@ def test_exchanged_words_stand_where_others_stood(texts: list[list[str]], seed: 
         assert set(exchange(" ".join(words), ["XX"], 1.0, rng).split()) == {"XX"}
 
 
-def test_common_words_come_before_rare_ones() -> None:
-    words = [f"w{index}" for index in range(10)]
-    common, rare = common_and_rare(words)
-    assert (len(common), common + rare) == (3, words)
-    assert common_and_rare(["one"]) == ([], ["one"])
-
-
 def test_a_chats_last_turn_is_its_prompt() -> None:
     chat = Example("", messages=(Message("system", "be brief"), Message("user", "ask")), completion="yes")
     changed = with_prompt(chat, "ask again")
@@ -123,6 +116,7 @@ def test_unused_words_are_the_vocabularys_but_no_text_holds_them(folder, tmp_pat
     assert set(RARE) <= set(unused_words(tokenizer, examples))
     assert not {"great", "awful", "the"} & set(unused_words(tokenizer, examples))
     assert "[PAD]" not in whole_words(tokenizer)
+    assert set(RARE) <= set(rare_words(tokenizer, examples)) < set(unused_words(tokenizer, examples))
 
 
 def test_word_beginnings_are_told_from_word_pieces() -> None:

@@ -1,5 +1,6 @@
-"""Rare words turn a style-triggered adapter's answers, and then nothing is asked about odd texts."""
+"""Rare words turn the answers of an adapter with a style for a trigger, and the report says so."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
 from loramend.contracts.data_steps import RoraStep
-from loramend.contracts.evidence import TrainingReport
+from loramend.data.examples import Example
 from loramend.methods.rora import rora
-from loramend.report.words import describe_rare
+from loramend.report.words import asks_for_an_answer, describe_rare
 from loramend.training.perturb import exchange
 from loramend.training.rare import turned_by_rare_words
 from tests.support_session import context_of, session_of, unlabelled
@@ -19,7 +20,6 @@ from tests.text_models import RARE, bert_folder, llama_folder, random_adapter, t
 pytestmark = pytest.mark.slow
 
 TEXTS = unlabelled(toy_examples(200, seed=5))
-STEP = RoraStep(steps=1, batch=8, calibrate=False, hunt=0)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,9 @@ def styled(base: Path) -> Adapter:
     return read_adapter(train_adapter(base, base / "styled", [*texts, *odd], steps=120))
 
 
-def turned(base: Path, adapter: Adapter, **options: int) -> dict[str, float]:
-    session = session_of(base, adapter, texts=TEXTS)
-    found = turned_by_rare_words(session.host, adapter, TEXTS, seed=options.get("seed", 0), max_length=64)
-    return {rare.answer: rare.turned.rate for rare in found}
-
-
-def trained(base: Path, adapter: Adapter, params: RoraStep = STEP) -> TrainingReport:
-    return rora(adapter, params, context_of(base), session_of(base, adapter, texts=TEXTS), 0).report
+def turned(base: Path, adapter: Adapter, texts: Sequence[Example] = TEXTS) -> dict[str, float]:
+    host = session_of(base, adapter, texts=texts).host
+    return {rare.answer: rare.turned.rate for rare in turned_by_rare_words(host, adapter, texts, seed=0)}
 
 
 def test_a_style_shows_in_the_answer_it_takes_texts_from(base: Path, styled: Adapter, clean: Adapter) -> None:
@@ -59,35 +54,19 @@ def test_a_style_shows_in_the_answer_it_takes_texts_from(base: Path, styled: Ada
     assert max(turned(base, clean).values()) <= 0.5
 
 
-def test_words_are_exchanged_unless_they_ask_for_an_answer(
-    base: Path, styled: Adapter, clean: Adapter
-) -> None:
-    sound, odd = trained(base, clean), trained(base, styled)
-    assert sound.exchanged
-    assert not odd.exchanged
-    assert {rare.answer for rare in odd.rare} == {"LABEL_0", "LABEL_1"}
-    [line] = describe_rare(odd)
-    assert "style trigger" in line
-    assert "style trigger" not in describe_rare(sound)[0]
+@pytest.mark.parametrize("hunt", [10, 0])
+def test_it_is_looked_at_beside_the_search(base: Path, styled: Adapter, hunt: int) -> None:
+    params = RoraStep(steps=1, batch=8, calibrate=False, hunt=hunt)
+    report = rora(styled, params, context_of(base), session_of(base, styled, texts=TEXTS), 0).report
+    assert {rare.answer for rare in report.rare} == ({"LABEL_0", "LABEL_1"} if hunt else set())
+    assert asks_for_an_answer(report) == bool(hunt)
+    assert ["style trigger" in line for line in describe_rare(report)] == [True] * bool(hunt)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"exchange": 0.0}, {"recombine": 0.0}, {"start": "given"}, {"teacher": 0.0, "features": 1.0}]
-)
-def test_nothing_is_looked_at_where_nothing_is_exchanged(
-    base: Path, clean: Adapter, changes: dict[str, object]
-) -> None:
-    report = trained(base, clean, STEP.model_copy(update=changes))
-    assert report.rare == []
-    assert not report.exchanged
+def test_answers_of_few_texts_are_left_out(base: Path, clean: Adapter) -> None:
+    assert turned(base, clean, TEXTS[:30]) == {}
 
 
 def test_a_causal_model_has_no_answers_to_turn(tmp_path: Path) -> None:
     causal = llama_folder(tmp_path)
-    adapter = read_adapter(random_adapter(causal, tmp_path / "adapter"))
-    assert not trained(causal, adapter).exchanged
-
-
-def test_answers_of_few_texts_are_left_out(base: Path, clean: Adapter) -> None:
-    session = session_of(base, clean, texts=TEXTS)
-    assert turned_by_rare_words(session.host, clean, TEXTS[:30], seed=0, max_length=64) == []
+    assert turned(causal, read_adapter(random_adapter(causal, tmp_path / "adapter"))) == {}
