@@ -39,7 +39,8 @@ class Warden:
         self._settings = settings
         self._process = process
         self._held: Held | None = None
-        self._kills = 0
+        # Told before a job begins: a child may be killed before it is first looked at.
+        self._kills = out_of_memory_kills()
         self._read_at = 0.0
         self._asked_at: float | None = None
         self._stopped = threading.Event()
@@ -64,11 +65,10 @@ class Warden:
         """See to the child once."""
         held = self._process.held
         if held is None:
-            self._held = None
+            self._held, self._kills = None, out_of_memory_kills()
             return
         if held != self._held:
-            self._held, self._kills = held, out_of_memory_kills()
-            self._read_at, self._asked_at = 0.0, None
+            self._held, self._read_at, self._asked_at = held, 0.0, None
         if not _lives(held.pid):
             self._died(held)
         elif (error := self._over_limit(held)) is not None:
@@ -77,7 +77,8 @@ class Warden:
             self._look_at_job(held)
 
     def _died(self, held: Held) -> None:
-        starved = out_of_memory_kills() > self._kills
+        kills = out_of_memory_kills()
+        starved, self._kills = kills > self._kills, kills
         with suppress(LeaseLost):
             self._tools.store.lose(held.lease, out_of_memory=starved)
             why = "killed for want of memory" if starved else "dead"
