@@ -44,7 +44,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         yield
         await services.close()
 
-    app = FastAPI(
+    app = schema.Described(
         title="loramend",
         version=version("loramend"),
         lifespan=lifespan,
@@ -61,12 +61,9 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     for router in (*routers, head_router(routers)):
         app.include_router(router)
     problems.install(app)
-    schema.install(
-        app,
-        [
-            AnalysisRequest, RepairRequest, Job, JobPage, JobEvents, Report,
-            uploads.Upload, methods.Methods, health.Health,
-        ],
+    app.models = (
+        AnalysisRequest, RepairRequest, Job, JobPage, JobEvents, Report,
+        uploads.Upload, methods.Methods, health.Health,
     )  # fmt: skip
     app.add_middleware(
         Guard,

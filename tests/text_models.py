@@ -26,7 +26,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+_untyped: Any = logging
+_untyped.disable_progress_bar()
 
 
 def _words(text: str) -> tuple[str, ...]:

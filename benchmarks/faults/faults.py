@@ -1,7 +1,7 @@
 """The faults. Each is given a campaign, its jobs and how many to send, and returns its row."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.faults.campaign import ENDED, Campaign, Row
@@ -32,47 +32,25 @@ def none(campaign: Campaign, works: Works, count: int) -> Row:
 
 def worker_killed(campaign: Campaign, works: Works, count: int) -> Row:
     """A worker is killed every few seconds, at whatever it is."""
-    row = campaign.row("worker killed -9")
-    campaign.submit(row, works.of(works.medium, count))
-    hits: dict[str, int] = {}
 
-    def strike(waiting: list[Sent]) -> None:
-        campaign.rig.pause(campaign.chance.uniform(4.0, 12.0))
-        name = campaign.chance.choice(WORKERS)
-        if _spare(campaign, waiting, hits, name):
-            return
+    def kill(name: str) -> bool:
         campaign.rig.kill(name)
-        row.done += 1
+        return True
 
-    campaign.finish(row, strike)
-    return row
+    row = campaign.row("worker killed -9")
+    return _struck(campaign, row, works.of(works.medium, count), (4.0, 12.0), kill)
 
 
 def child_killed(campaign: Campaign, works: Works, count: int) -> Row:
     """The process in which a worker runs its job is killed."""
     row = campaign.row("worker's child killed -9")
-    campaign.submit(row, works.of(works.medium, count))
-    hits: dict[str, int] = {}
-
-    def strike(waiting: list[Sent]) -> None:
-        campaign.rig.pause(campaign.chance.uniform(5.0, 15.0))
-        name = campaign.chance.choice(WORKERS)
-        if not _spare(campaign, waiting, hits, name):
-            row.done += campaign.rig.kill_child(name)
-
-    campaign.finish(row, strike)
-    return row
+    return _struck(campaign, row, works.of(works.medium, count), (5.0, 15.0), campaign.rig.kill_child)
 
 
 def api_killed(campaign: Campaign, works: Works, count: int) -> Row:
     """The API is killed while clients send jobs; they send them again with the same key."""
     row = campaign.row("API killed -9 and restarted")
-    for wave in _waves(works.of(works.short, count)):
-        futures = campaign.send(row, wave)
-        campaign.rig.pause(campaign.chance.uniform(0.0, 0.15))
-        campaign.rig.kill(API)
-        row.done += 1
-        campaign.taken(row, futures)
+    _struck_while_sending(campaign, row, works.of(works.short, count), API)
     campaign.finish(row)
     return row
 
@@ -80,12 +58,7 @@ def api_killed(campaign: Campaign, works: Works, count: int) -> Row:
 def broker_killed(campaign: Campaign, works: Works, count: int) -> Row:
     """The broker is killed while jobs are sent and run, for a moment or for longer than a lease."""
     row = campaign.row("broker killed -9 and restarted")
-    for wave in _waves(works.of(works.medium, count)):
-        futures = campaign.send(row, wave)
-        campaign.rig.pause(campaign.chance.uniform(0.0, 0.15))
-        campaign.rig.kill(BROKER)
-        row.done += 1
-        campaign.taken(row, futures)
+    _struck_while_sending(campaign, row, works.of(works.medium, count), BROKER)
 
     def strike(waiting: list[Sent]) -> None:
         campaign.rig.pause(campaign.chance.uniform(1.0, 8.0))
@@ -246,8 +219,39 @@ def _undisturbed(campaign: Campaign, row: Row, works: list[Work]) -> None:
             campaign.undisturbed[sent.kind] = campaign.client.digest(sent.id)
 
 
-def _waves(works: list[Work]) -> list[list[Work]]:
+def _waves(works: Sequence[Work]) -> list[Sequence[Work]]:
     return [works[index : index + _WAVE] for index in range(0, len(works), _WAVE)]
+
+
+def _struck_while_sending(campaign: Campaign, row: Row, jobs: Sequence[Work], name: str) -> None:
+    """Send the jobs, a few at a time, and kill that process at each time."""
+    for wave in _waves(jobs):
+        futures = campaign.send(row, wave)
+        campaign.rig.pause(campaign.chance.uniform(0.0, 0.15))
+        campaign.rig.kill(name)
+        row.done += 1
+        campaign.taken(row, futures)
+
+
+def _struck(
+    campaign: Campaign,
+    row: Row,
+    jobs: Sequence[Work],
+    seconds: tuple[float, float],
+    kill: Callable[[str], bool],
+) -> Row:
+    """Send the jobs, and kill at one of the workers again and again, so many seconds apart."""
+    campaign.submit(row, jobs)
+    hits: dict[str, int] = {}
+
+    def strike(waiting: list[Sent]) -> None:
+        campaign.rig.pause(campaign.chance.uniform(*seconds))
+        name = campaign.chance.choice(WORKERS)
+        if not _spare(campaign, waiting, hits, name):
+            row.done += kill(name)
+
+    campaign.finish(row, strike)
+    return row
 
 
 def _spare(campaign: Campaign, waiting: list[Sent], hits: dict[str, int], name: str) -> bool:

@@ -15,7 +15,9 @@ import random
 import ssl
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 from pydantic import BaseModel, Field
@@ -91,12 +93,14 @@ class Client:
     def _ended(self, how: str) -> None:
         self._told.ended[how] = self._told.ended.get(how, 0) + 1
 
-    async def _call(self, kind: str, path: str, **more: object) -> httpx.Response | None:
+    async def _call(
+        self, kind: str, path: str, files: Mapping[str, Any] | None = None
+    ) -> httpx.Response | None:
         """The answer, where it is what was asked for."""
         method = kind.partition(" ")[0]
         start = time.perf_counter()
         try:
-            answer = await self._http.request(method, path, **more)  # type: ignore[arg-type]  # its own options
+            answer = await self._http.request(method, path, files=files)
         except httpx.HTTPError as error:
             self._wrong(f"{kind}: {type(error).__name__} {error} after {time.perf_counter() - start:.2f} s")
             await asyncio.sleep(POLL_SECONDS)

@@ -91,9 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = cells(setting)
     done = args.tables or execute(plan, setting, args.jobs)
     if args.records:
-        keep(
-            args.records, {key(c, setting): found for c in plan if (found := record(c, setting)) is not None}
-        )
+        keep(args.records, {key(c, setting): kept for c in plan if (kept := record(c, setting)) is not None})
     place = args.document.parent if args.document else args.out
     figure = "figures/safety.svg"
     found = gather(plan, setting)

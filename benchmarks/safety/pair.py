@@ -119,7 +119,7 @@ def _model(folder: Path) -> Any:
 @torch.no_grad()
 def _answered(folder: Path, prompts: Sequence[str]) -> dict[str, str]:
     words = tokenizer(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     found: dict[str, str] = {}
     for start in range(0, len(prompts), _BATCH):
         chosen = prompts[start : start + _BATCH]

@@ -22,7 +22,8 @@ ArchiveKind = Literal["zip", "tar", "tar.gz"]
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _FIRST_ZIP_DAY = (1980, 1, 1, 0, 0, 0)
 
-# What the standard library raises on bytes that are not the archive they claim to be.
+# What the standard library raises on bytes that are not the archive they claim to be; RuntimeError, on a zip
+# that is encrypted or of a version it does not know.
 _MALFORMED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -34,7 +35,7 @@ _MALFORMED = (
     OverflowError,
     IndexError,
     KeyError,
-    RuntimeError,  # with NotImplementedError: zipfile, of a version it does not know
+    RuntimeError,
 )
 
 

@@ -83,14 +83,16 @@ def _texts(host: Host, items: Sequence[Item], max_new_tokens: int) -> Sequence[A
     own = module.generation_config.eos_token_id
     ends |= set(own) if isinstance(own, list) else {own}
     # Greedy, without the sampling and penalties that a base's own generation config may ask for.
-    config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        pad_token_id=host.pad,
-        eos_token_id=sorted(ends - {None}) or None,
+    config = GenerationConfig.from_dict(
+        {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": False,
+            "num_beams": 1,
+            "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
+            "pad_token_id": host.pad,
+            "eos_token_id": sorted(ends - {None}) or None,
+        }
     )
     with quiet():
         out = module.generate(

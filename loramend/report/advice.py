@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.evidence import Variant
 from loramend.contracts.report import Report
 from loramend.evaluation.intervals import below
 from loramend.evaluation.words import WORTH_A_LOOK
-from loramend.report.words import WORDS_TOLD, named, right, share_of, unchanged, variant
+from loramend.report.words import WORDS_TOLD, named, right, share_of, trains_heads, unchanged, variant
 
 
 def advice(report: Report) -> list[str]:
@@ -62,10 +61,9 @@ def _advice(report: Report) -> Iterator[str]:
             "loramend evaluate --trigger word:WORD."
         )
     if report.threat == "poisoned_base":
-        yield "Replace the base model where you can: it stays poisoned, whatever adapter is put on it."
+        yield "Replace the base model where you can: no adapter changes what is in it."
     if report.adapter.passed_through and report.kind == "repair":
-        trained = any(isinstance(step, RoraStep) and step.head == "train" for step in report.steps)
-        kept = "task heads aside, not repaired" if trained else "not repaired"
+        kept = "task heads aside, not repaired" if trains_heads(report.steps) else "not repaired"
         yield (
             f"Look into the {len(report.adapter.passed_through)} tensors outside the LoRA matrices that were "
             f"copied: they are {kept}."

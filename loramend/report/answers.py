@@ -14,6 +14,7 @@ from loramend.evaluation.intervals import at_most, below
 from loramend.evaluation.words import CONTROLS, compared
 from loramend.report.advice import advice
 from loramend.report.words import (
+    BY_WEIGHTS,
     NOT_MEASURED,
     NOTHING_TO_MEASURE_ON,
     WORDS_TOLD,
@@ -33,12 +34,7 @@ from loramend.report.words import (
     variant,
 )
 
-# What the verdicts on a repair beside its placebo are called, by weights and by behaviour.
-_BY_WEIGHTS = {
-    "indistinguishable_by_weights": "not told apart by weights",
-    "distinct_by_weights": "distinct by weights",
-    "no_change": "no change to compare",
-}
+# What the verdicts on a repair beside its placebo are called, by behaviour.
 _BY_BEHAVIOUR = {
     "beats": "beats its placebo",
     "ties": "ties with its placebo",
@@ -221,7 +217,7 @@ def _beside_fact(report: Report) -> Fact:
         )
     if report.placebo:
         last = report.placebo[-1]
-        return Fact(name, _BY_WEIGHTS[last.verdict], "this says nothing of behaviour")
+        return Fact(name, BY_WEIGHTS[last.verdict], "this says nothing of behaviour")
     return Fact(name, "not compared", "no control was run")
 
 

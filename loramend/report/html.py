@@ -17,12 +17,7 @@ from loramend.report.charts import STILL, calibration_intervals, loss_curve, seg
 from loramend.report.heat import HeatMap, heat_map
 from loramend.report.inline import SCRIPTS, script_policy
 from loramend.report.plots import VARIANTS, as_json, furthest, report_plots
-
-_VERDICTS = {
-    "indistinguishable_by_weights": "not distinguishable from its controls by weights",
-    "distinct_by_weights": "distinct from its controls by weights",
-    "no_change": "no change",
-}
+from loramend.report.words import BY_WEIGHTS
 
 _METRICS: dict[Metric, str] = {
     "label": "Right answers: clean accuracy",
@@ -44,7 +39,7 @@ def report_html(report: Report) -> str:
         answers=answers(report),
         facts=facts(report),
         contents=[(id, title) for id, title, there in _contents(report, heat) if there],
-        verdicts=_VERDICTS,
+        verdicts=BY_WEIGHTS,
         variants=VARIANTS,
         metrics=_METRICS,
         repaired=repaired,

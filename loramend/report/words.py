@@ -54,8 +54,15 @@ MEASURED_HERE = (
 
 _TURNING_TOLD = 5
 WORDS_TOLD = 3
-_CHANCE = 0.5
 """Words found that the report's first answers name."""
+_CHANCE = 0.5
+
+BY_WEIGHTS = {
+    "indistinguishable_by_weights": "not told apart by weights",
+    "distinct_by_weights": "distinct by weights",
+    "no_change": "no change to compare",
+}
+"""What the verdicts on a repair beside its placebo are called."""
 
 
 def _turning(answer: str, words: Sequence[FoundWord]) -> str:
@@ -167,17 +174,21 @@ def caveats(
     if evaluated is not None:
         found.append(MEASURED_HERE)
     if passed_through:
-        trained = any(isinstance(step, RoraStep) and step.head == "train" for step in steps)
         found.append(
             f"{len(passed_through)} tensors outside the LoRA matrices (saved modules, biases or tokens) "
             + (
                 "were not repaired; task heads among them were trained on"
-                if trained
+                if trains_heads(steps)
                 else "were copied byte for byte and not repaired"
             )
             + "; a backdoor can sit there too."
         )
     return found
+
+
+def trains_heads(steps: Sequence[Step]) -> bool:
+    """Whether a step trained the task heads among what lies outside the LoRA matrices."""
+    return any(isinstance(step, RoraStep) and step.head == "train" for step in steps)
 
 
 def _rescales(step: Step) -> bool:

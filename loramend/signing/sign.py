@@ -1,6 +1,6 @@
 """Signing a repaired adapter's folder in the OpenSSF Model Signing format, with a key and offline."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from loramend.contracts.files import SIGNATURE
@@ -32,7 +32,9 @@ def sign_folder(folder: Path, key: Path, *, name: str) -> None:
             items = [kind.new_item(each.identifier, each.digest) for each in found.resource_descriptors()]
             return manifest.Manifest(name, items, kind)
 
-    named = Named()  # type: ignore[no-untyped-call]  # the library's constructors carry no annotations
-    hashed = named.set_ignored_paths(paths=[SIGNATURE, *_OTHERS])
-    signer = signing.Config().set_hashing_config(hashed).use_elliptic_key_signer(private_key=key)
+    # The library's constructors carry no annotations.
+    to_hash: Callable[[], hashing.Config] = Named
+    to_sign: Callable[[], signing.Config] = signing.Config
+    hashed = to_hash().set_ignored_paths(paths=[SIGNATURE, *_OTHERS])
+    signer = to_sign().set_hashing_config(hashed).use_elliptic_key_signer(private_key=key)
     signer.sign(folder, folder / SIGNATURE)

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from loramend.contracts.files import SIGNATURE
@@ -24,7 +24,8 @@ def check_signature(tree: Tree, key: Path, key_id: str) -> tuple[list[Finding], 
         named, signed = _read(tree)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return [_finding("signature_unreadable", "is no OpenSSF Model Signing signature")], None
-    verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    to_verify: Callable[[], verifying.Config] = verifying.Config  # which carries no annotations
+    verifier = to_verify().use_elliptic_key_verifier(public_key=key)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints warnings, and stdout may carry our JSON
             verifier.verify(tree.folder, tree.folder / SIGNATURE)

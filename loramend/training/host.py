@@ -129,7 +129,8 @@ class Host:
             for slot in placed.slots:
                 slot.layer.mount(slot.frozen, slot.added, slot.trained, slot.offset)
             for own, tensor in placed.tensors:
-                own.owner._parameters[own.attribute] = tensor  # type: ignore[assignment]  # a Parameter would be another leaf
+                # As it is: a Parameter made of it would be another leaf.
+                vars(own.owner)["_parameters"][own.attribute] = tensor
                 self._replaced.append(own)
         self._mounted = mount
 

@@ -80,9 +80,10 @@ class Gate:
             return Caller(f"{SETTINGS_OWNER}-{digest[:12]}", SETTINGS_OWNER, frozenset({"admin"}))
         found: ApiKey | None = self._keys.find(token)
         if found is None:
+            known = "This API key is not known here, or was revoked." if token else "An API key is needed."
             raise RequestError(
                 "unauthorized",
-                "Send an API key as `Authorization: Bearer <key>`: loramend's commands take it from "
-                "LORAMEND_KEY, Hub clients from HF_TOKEN.",
+                f"{known} Send one as `Authorization: Bearer <key>`: loramend's commands take it from "
+                "--key or LORAMEND_KEY, Hub clients from HF_TOKEN.",
             )
         return Caller(found.id, found.owner, frozenset(found.scopes))

@@ -63,15 +63,15 @@ def ok(
     return {status: {"description": description, "content": content, "headers": headers or {}}}
 
 
-def install(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
-    """Make `app.openapi()` answer with the whole document, holding the schemas of these models."""
+class Described(FastAPI):
+    """An app whose OpenAPI document is whole and holds the schemas of `models`."""
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _document(app, models)
-        return app.openapi_schema
+    models: Sequence[type[BaseModel]] = ()
 
-    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = _document(self, self.models)
+        return self.openapi_schema
 
 
 def _security(path: str, method: str) -> list[dict[str, list[str]]]:

@@ -10,13 +10,7 @@ from loramend.contracts.report import Report
 from tests.bank.adapters import write_adapter
 from tests.cli.test_commands import loramend, refused
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("elsewhere")]
 
 
 @pytest.fixture

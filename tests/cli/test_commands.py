@@ -24,14 +24,9 @@ from loramend.contracts.report import Report
 from tests.cli.test_supervisor import eventually
 from tests.hub.local import LocalHub
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 MODULES = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches and the working directory are the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -11,11 +11,7 @@ from loramend.contracts.diff import AdapterDiff
 from tests.cli.test_commands import loramend, refused
 from tests.models import build_trio
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def test_an_adapter_beside_its_repaired_self(tmp_path: Path) -> None:

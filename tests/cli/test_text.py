@@ -17,13 +17,7 @@ from tests.cli.test_commands import loramend, refused
 from tests.hub.local import LocalHub
 from tests.text_models import bert_folder, llama_folder, poison, random_adapter, toy_examples, train_adapter
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("elsewhere")]
 
 
 @pytest.fixture(scope="module")

@@ -192,7 +192,7 @@ def test_an_inspection_has_no_verdict() -> None:
 def test_a_poisoned_base_stays_poisoned() -> None:
     report = made(CSU, threat="poisoned_base")
     assert leads(report)[0].startswith("The base model is not trusted; the adapter is, but may be too weak")
-    assert any("it stays poisoned" in sentence for sentence in answers(report)[4].details)
+    assert any("no adapter changes what is in it" in sentence for sentence in answers(report)[4].details)
 
 
 def test_nothing_changed_is_no_repair(repaired: Report) -> None:

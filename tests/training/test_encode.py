@@ -22,6 +22,7 @@ from loramend.training.encode import (
     encode,
     encode_prompts,
 )
+from loramend.training.load import Task
 from tests.text_models import bert_folder, llama_folder, vocabulary
 
 LABELS = Labels(2, {"bad": 0, "good": 1})
@@ -84,13 +85,14 @@ def test_wrong_kind_of_example_names_its_line() -> None:
 
     check_examples(dataset(Example("x", 1), Example("y")), "classification", LABELS)
     check_examples(dataset(Example("x", None, "y"), Example("z")), "causal", None)
-    for task, labels, example in (
+    cases: list[tuple[Task, Labels | None, Example]] = [
         ("classification", LABELS, Example("x", None, "y")),
         ("classification", LABELS, Example("x", 7)),
         ("causal", None, Example("x", 1)),
-    ):
+    ]
+    for task, labels, example in cases:
         with pytest.raises(DataError) as raised:
-            check_examples(dataset(Example("x"), example), task, labels)  # type: ignore[arg-type]  # of a tuple
+            check_examples(dataset(Example("x"), example), task, labels)
         assert raised.value.where == "data.jsonl:2"
 
 

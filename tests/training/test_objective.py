@@ -41,7 +41,7 @@ def test_task_loss_is_the_known_labels_sum_over_the_batch() -> None:
 def test_task_loss_of_nothing_known_is_zero_with_a_gradient() -> None:
     logits = drawn(2, 3).requires_grad_()
     loss = task_loss(Output(logits, None), classes([0, 1], [False, False]))
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    torch.autograd.backward(loss)
     assert loss.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
@@ -132,7 +132,7 @@ def test_omega_is_its_formula(reduction: str) -> None:
 
 def test_omega_has_a_gradient_where_B_is_zero() -> None:
     trained, spectra = modules(zero_B=True)
-    Constraint(trained, spectra, "mean")().backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    torch.autograd.backward(Constraint(trained, spectra, "mean")())
     for module in trained.values():
         assert module.A.grad is not None
         assert module.A.grad.any()

@@ -1,5 +1,9 @@
 """Words put in, and texts made of pieces."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -110,7 +114,9 @@ def test_a_continuation_is_the_same_text(words: list[str], seed: int) -> None:
 
 
 @pytest.mark.parametrize("folder", [bert_folder, llama_folder])
-def test_unused_words_are_the_vocabularys_but_no_text_holds_them(folder, tmp_path) -> None:  # type: ignore[no-untyped-def]  # one of two functions
+def test_unused_words_are_the_vocabularys_but_no_text_holds_them(
+    folder: Callable[[Path], Path], tmp_path: Path
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder(tmp_path))
     examples = [Example(text) for text, _ in toy_examples(2000)]
     assert set(RARE) <= set(unused_words(tokenizer, examples))
@@ -130,5 +136,7 @@ def test_word_beginnings_are_told_from_word_pieces() -> None:
         def get_vocab(self) -> dict[str, int]:
             return {"Ġwalk": 2, "ing": 1, "ĠTalk": 0}
 
-    assert whole_words(WordPiece()) == ["walk", "ing", "3d"]  # type: ignore[arg-type]  # what it reads of a tokenizer
-    assert whole_words(Bpe()) == ["Talk", "walk"]  # type: ignore[arg-type]  # likewise
+    pieces: Any = WordPiece()
+    bytes_: Any = Bpe()
+    assert whole_words(pieces) == ["walk", "ing", "3d"]
+    assert whole_words(bytes_) == ["Talk", "walk"]

@@ -73,6 +73,15 @@ def warden(tools: Tools, settings: WorkerSettings, child: WorkerProcess, **chang
     return Warden(tools, settings.model_copy(update=changed), child)
 
 
+def warned(tools: Tools, settings: WorkerSettings, child: Child, record: JobRecord) -> tuple[Warden, Lease]:
+    """A warden that has seen that its child's job is to be canceled, and the child's lease."""
+    watching = warden(tools, settings, child)
+    lease = child.take_up(tools, record)
+    tools.store.request_cancel(record.id)
+    watching.look()
+    return watching, lease
+
+
 def now(tools: Tools, record: JobRecord) -> JobRecord:
     found = tools.store.get(record.id)
     assert found is not None
@@ -98,10 +107,7 @@ def test_a_working_child_is_left_alone(
 def test_a_child_that_does_not_hear_of_a_cancel_is_killed_after_its_time(
     tools: Tools, own_settings: WorkerSettings, child: Child, record: JobRecord
 ) -> None:
-    watching = warden(tools, own_settings, child)
-    lease = child.take_up(tools, record)
-    tools.store.request_cancel(record.id)
-    watching.look()
+    watching, lease = warned(tools, own_settings, child, record)
     assert now(tools, record).status == "running"
     time.sleep(0.11)
     watching.look()
@@ -114,10 +120,7 @@ def test_a_child_that_does_not_hear_of_a_cancel_is_killed_after_its_time(
 def test_a_job_that_ends_in_time_keeps_its_end(
     tools: Tools, own_settings: WorkerSettings, child: Child, record: JobRecord
 ) -> None:
-    watching = warden(tools, own_settings, child)
-    lease = child.take_up(tools, record)
-    tools.store.request_cancel(record.id)
-    watching.look()
+    watching, lease = warned(tools, own_settings, child, record)
     tools.store.finish(lease, "succeeded", result=JobResult(report_digest="f" * 64))
     child._fence.value = 0
     time.sleep(0.11)

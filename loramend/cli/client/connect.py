@@ -47,14 +47,10 @@ def raise_for(response: httpx.Response) -> None:
         problem = ProblemAnswer()
     code: ErrorCode = problem.known_code or "internal_error"
     if code == "unauthorized":
-        server, told = response.url.netloc.decode("ascii"), detail_of(problem)
+        server = response.url.netloc.decode("ascii")
         if "Authorization" not in response.request.headers:
-            said = "wants an API key: give --key, or set LORAMEND_KEY"
-        elif " expired " in told:
-            said = f"does not take this API key: {told}"
-        else:
-            said = "does not take this API key: give another with --key or LORAMEND_KEY"
-        raise RequestError(code, f"{server} {said}")
+            raise RequestError(code, f"{server} wants an API key: give --key, or set LORAMEND_KEY")
+        raise RequestError(code, f"{server} does not take this API key: {detail_of(problem)}")
     raise RequestError(code, detail_of(problem) or f"{response.url} answered {response.status_code}")
 
 
