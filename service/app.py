@@ -12,7 +12,20 @@ from fastapi.responses import Response
 from loramend.contracts.job import Job, JobEvents, JobPage
 from loramend.contracts.report import Report
 from loramend.contracts.request import AnalysisRequest, RepairRequest
-from service.api import events, health, hub, jobs, methods, problems, repair, report, schema, uploads, web
+from service.api import (
+    events,
+    health,
+    hub,
+    jobs,
+    methods,
+    passes,
+    problems,
+    repair,
+    report,
+    schema,
+    uploads,
+    web,
+)
 from service.api.busy import Busy
 from service.api.context import RequestContext
 from service.api.gate import Gate
@@ -24,6 +37,7 @@ from service.api.state import Services
 from service.jobs.buckets import Buckets, Rate
 from service.jobs.connect import async_redis_from_url, redis_from_url
 from service.jobs.keys import KeyStore
+from service.jobs.passes import Passes
 from service.jobs.queue import Dispatcher
 from service.jobs.secrets import TokenVault
 from service.jobs.storage import Storage
@@ -56,7 +70,8 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     )
     app.state.services = services
     routers = [
-        feature.router for feature in (repair, uploads, jobs, events, report, methods, health, web, hub)
+        feature.router
+        for feature in (repair, uploads, jobs, events, report, passes, methods, health, web, hub)
     ]
     for router in (*routers, head_router(routers)):
         app.include_router(router)
@@ -79,6 +94,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
 def _gate(settings: ServiceSettings, services: Services) -> Gate:
     return Gate(
         KeyStore(services.redis),
+        Passes(services.redis),
         Buckets(services.redis),
         settings_keys=[key.get_secret_value() for key in settings.api_keys],
         requests=Rate(settings.key_requests_per_minute, 60, settings.key_requests_burst),

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -9,19 +10,28 @@ import anyio
 import anyio.to_thread
 from redis.exceptions import RedisError
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loramend.contracts.errors import RequestError
 from service.api.caller import LOCAL, NOBODY, Caller
-from service.api.gate import READ_METHODS, Gate
+from service.api.gate import READ_METHODS, RESULTS_COOKIE, Gate, needed_scope
 from service.api.problems import AnswerError, broker_down, problem_response
 from service.api.web import ASSETS
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # The probes, and the web page: a browser has no key before the page has asked for it.
 OPEN_PATHS = frozenset({"/healthz", "/readyz", *ASSETS})
+# What a pass opens.
+_RESULTS = re.compile(r"/jobs/([^/]+)/(?:report|adapter)")
 _THREADS = 16
 _LOG = logging.getLogger("service.errors")
+
+
+def opened_by_pass(method: str, path: str) -> str | None:
+    """The ID of the job whose pass opens that; None where none does."""
+    match = _RESULTS.fullmatch(path) if method in ("GET", "HEAD") else None
+    return None if match is None else match[1]
 
 
 def is_loopback(host: str) -> bool:
@@ -40,10 +50,11 @@ class Guard:
     """ASGI middleware that refuses a request before any of it is worked on, and says whose it is.
 
     The Host header must name an allowed host. Where keys are required, every call but the probes and the web
-    page needs `Authorization: Bearer <key>`. Elsewhere the peer must be on this machine, and the Origin
-    header of an unsafe method must name an allowed host too: a web page that rebinds its DNS name to
-    127.0.0.1, or posts a form across origins, gets nothing. A key that comes with such a request counts all
-    the same; other tokens, such as those that Hub clients send along, do not.
+    page needs `Authorization: Bearer <key>`, or for a job's results the pass that a browser took with one.
+    Elsewhere the peer must be on this machine, and the Origin header of an unsafe method must name an allowed
+    host too: a web page that rebinds its DNS name to 127.0.0.1, or posts a form across origins, gets nothing.
+    A key that comes with such a request counts all the same; other tokens, such as those that Hub clients
+    send along, do not.
     """
 
     def __init__(
@@ -107,13 +118,20 @@ class Guard:
         if self._keys_required:
             if scope["path"] in OPEN_PATHS:
                 return NOBODY
+            passed = None if token else _pass(scope)
+            if passed is not None:
+                return await anyio.to_thread.run_sync(self._gate.admit_pass, *passed, limiter=self._threads)
         else:
             self._check_local(scope, headers)
             if scope["path"] in OPEN_PATHS or not self._gate.knows_form(token):
                 return LOCAL
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         return await anyio.to_thread.run_sync(
-            self._gate.admit, token, scope["method"], has_body, limiter=self._threads
+            self._gate.admit,
+            token,
+            needed_scope(scope["method"], scope["path"]),
+            has_body,
+            limiter=self._threads,
         )
 
     def _allowed(self, host: str) -> bool:
@@ -156,6 +174,13 @@ def _bearer(headers: Headers) -> str:
     """The bearer token; empty where there is none."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
     return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def _pass(scope: Scope) -> tuple[str, str] | None:
+    """The pass that came with a request for a job's results, and the job's ID."""
+    job_id = opened_by_pass(scope["method"], scope["path"])
+    given = None if job_id is None else HTTPConnection(scope).cookies.get(RESULTS_COOKIE)
+    return None if job_id is None or given is None else (given, job_id)
 
 
 def _hostname(url: str) -> str:

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from loramend.contracts.errors import Problem
-from service.api.gate import READ_METHODS
-from service.api.guard import OPEN_PATHS
+from service.api.gate import RESULTS_COOKIE, needed_scope
+from service.api.guard import OPEN_PATHS, opened_by_pass
 from service.api.problems import examples
 
 _REF = "#/components/schemas/{model}"
@@ -22,7 +22,13 @@ _SECURITY = {
         "Keys have scopes: `read`, `submit`, and `admin`, which holds both. A job is there for its owner's "
         "keys and for admins; to others it does not exist. On loopback no key is needed unless the server's "
         "settings say so.",
-    }
+    },
+    "pass": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": RESULTS_COOKIE,
+        "description": "Taken by a browser with a key, for one job: its own requests carry no key.",
+    },
 }
 _DESCRIPTION = """\
 Repairs LoRA adapters after training. POST an adapter, follow its job, fetch the repaired adapter and its \
@@ -75,11 +81,12 @@ class Described(FastAPI):
 
 
 def _security(path: str, method: str) -> list[dict[str, list[str]]]:
-    """The scope that an operation needs; OpenAPI 3.1 lets a bearer scheme name it. The empty alternative is
-    loopback's."""
+    """The scope that an operation needs; OpenAPI 3.1 lets a bearer scheme name it. Results open by a pass
+    too; the empty alternative is loopback's."""
     if path in OPEN_PATHS:
         return []
-    return [{"apiKey": ["read" if method.upper() in READ_METHODS else "submit"]}, {}]
+    passed: list[dict[str, list[str]]] = [{"pass": []}] if opened_by_pass(method.upper(), path) else []
+    return [{"apiKey": [needed_scope(method.upper(), path)]}, *passed, {}]
 
 
 def _document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]:

@@ -72,31 +72,39 @@ class KeyStore:
         match = KEY.fullmatch(text)
         if match is None:
             return None
-        row, now = self._read(match["id"])
-        stored = _StoredKey.model_validate_json(row) if row is not None else None
+        stored, now = self._read(match["id"])
         same = hmac.compare_digest(digest_of(text), stored.digest if stored else _NO_DIGEST)
-        if stored is None or not same:
-            return None
-        if stored.expired(now):
-            raise RequestError(
-                "unauthorized",
-                f"This API key expired at {stored.expires_at:%Y-%m-%d %H:%M} UTC. "
-                "Have another made with `loramend keys create`.",
-            )
-        return _public(stored)
+        return _living(stored, now) if stored is not None and same else None
 
-    def _read(self, key_id: str) -> tuple[str | None, datetime]:
+    def named(self, key_id: str) -> ApiKey | None:
+        """The key with this ID, for whoever has shown to hold it before; None where it was revoked. Raises
+        RequestError `unauthorized` where it has expired."""
+        stored, now = self._read(key_id)
+        return _living(stored, now) if stored is not None else None
+
+    def _read(self, key_id: str) -> tuple[_StoredKey | None, datetime]:
         """The key's entry and the server's time, in one round trip."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hget(_KEYS, key_id)
         pipe.time()
         row, (seconds, microseconds) = pipe.execute()
-        return row, as_datetime(seconds * 1000 + microseconds // 1000)
+        stored = _StoredKey.model_validate_json(row) if row is not None else None
+        return stored, as_datetime(seconds * 1000 + microseconds // 1000)
 
 
 def digest_of(key: str) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _living(stored: _StoredKey, now: datetime) -> ApiKey:
+    if stored.expired(now):
+        raise RequestError(
+            "unauthorized",
+            f"This API key expired at {stored.expires_at:%Y-%m-%d %H:%M} UTC. "
+            "Have another made with `loramend keys create`.",
+        )
+    return _public(stored)
 
 
 def _public(stored: _StoredKey) -> ApiKey:

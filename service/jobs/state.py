@@ -15,6 +15,7 @@ Keys, all under `loramend:`
     deleting:<sha256>  set while a blob is being deleted from the storage
     idempotency:<h> hash: digest of the body, id of the job, until when (ms) its request is at work on it
     keys            hash: API keys by id, as JSON with their digests
+    pass:<sha256>   job and API key of a browser's pass; goes by itself
     bucket:<name>   hash: what is left of a rate or quota
 
 Every change reads the state, decides in Python, and writes under the version read; a change that came between

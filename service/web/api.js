@@ -1,12 +1,15 @@
 // Calls to the service: the key, and its problems as errors.
 
 const KEY = "loramend-key";
+const PASSES = "loramend-passes"; // job by job, when its pass was taken
+const FRESH_MS = 8 * 60 * 1000; // of the ten minutes that the service gives
 
 export function key() {
   return sessionStorage.getItem(KEY);
 }
 
 export function keepKey(value) {
+  sessionStorage.removeItem(PASSES);
   if (value) sessionStorage.setItem(KEY, value);
   else sessionStorage.removeItem(KEY);
 }
@@ -85,23 +88,39 @@ export function randomId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-// A link to a file of the service. A browser's own request carries no key, so with one the file is fetched here.
-export function fileLink(link, path, accept, name) {
-  link.href = path;
+// A link to one of a job's results. A browser's own requests carry no key, so with one a pass is taken first.
+export function resultLink(link, jobId, what) {
+  link.href = `/jobs/${jobId}/${what}`;
   link.addEventListener("click", async (event) => {
-    if (!key()) return;
+    if (!key() || hasPass(jobId)) return;
     event.preventDefault();
     try {
-      const answer = await call(path, { headers: { Accept: accept } });
-      const url = URL.createObjectURL(await answer.blob());
-      const saving = document.createElement("a");
-      saving.href = url;
-      saving.download = name;
-      saving.click();
-      setTimeout(() => URL.revokeObjectURL(url), 60000);
+      await takePass(jobId);
+      link.click();
     } catch (error) {
       document.dispatchEvent(new CustomEvent("went-wrong", { detail: error }));
     }
   });
   return link;
+}
+
+// Have this browser let into the job's results for a while, by a cookie that scripts do not see.
+export async function takePass(jobId) {
+  await call(`/jobs/${jobId}/pass`, { method: "POST" });
+  sessionStorage.setItem(PASSES, JSON.stringify({ ...passes(), [jobId]: Date.now() }));
+}
+
+// Take all of that back, and forget the key.
+export async function signOut() {
+  const dropped = Object.keys(passes()).map((jobId) => call(`/jobs/${jobId}/pass`, { method: "DELETE" }));
+  await Promise.allSettled(dropped);
+  keepKey(null);
+}
+
+function passes() {
+  return JSON.parse(sessionStorage.getItem(PASSES) ?? "{}");
+}
+
+function hasPass(jobId) {
+  return Date.now() - (passes()[jobId] ?? 0) < FRESH_MS;
 }

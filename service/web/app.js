@@ -1,6 +1,6 @@
 // Which page is shown, by the address's fragment, and signing in when the service asks for a key.
 
-import { get, keepKey, key } from "./api.js";
+import { get, keepKey, key, signOut } from "./api.js";
 import { byId, tell } from "./dom.js";
 import { JobPage } from "./job.js";
 import { JobsPage } from "./jobs.js";
@@ -16,7 +16,7 @@ class App {
     document.addEventListener("signed-out", (event) => this.askForKey(event.detail));
     document.addEventListener("went-wrong", (event) => tell(byId("notice"), event.detail.message));
     byId("sign-in").addEventListener("submit", (event) => { event.preventDefault(); this.signIn(); });
-    byId("sign-out").addEventListener("click", () => { keepKey(null); location.reload(); });
+    byId("sign-out").addEventListener("click", async () => { await signOut(); location.reload(); });
     // The fragment is the page's address, so the skip link moves the focus without it.
     document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("main").focus(); });
   }

@@ -1,11 +1,10 @@
 // What the report says first, in its own words; the whole of it is a page of its own.
 
-import { fileLink } from "./api.js";
+import { resultLink } from "./api.js";
 import { el } from "./dom.js";
 
 export function reportSection(jobId, report) {
-  const link = fileLink(el("a", { target: "_blank", rel: "noopener" }, "Read the whole report"),
-    `/jobs/${jobId}/report`, "text/html", `loramend-${jobId}.html`);
+  const link = resultLink(el("a", { target: "_blank", rel: "noopener" }, "Read the whole report"), jobId, "report");
   return el("section", { "aria-labelledby": "report-title" },
     el("h2", { id: "report-title" }, "Report"),
     ...report.summary.map((sentence) => el("p", {}, sentence)),

@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from loramend.contracts.keys import SCOPES
-from service.api.gate import READ_METHODS
+from service.api.gate import needed_scope
 from service.api.guard import OPEN_PATHS
 from service.app import create_app
 from service.jobs.connect import redis_from_url
@@ -94,7 +94,7 @@ class Door:
         case.validate_response(answer, excluded_checks=UNKNOWABLE, headers=sent)
         if scope is None or case.path in OPEN_PATHS:
             return
-        needed = "read" if case.method.upper() in READ_METHODS else "submit"
+        needed = needed_scope(case.method.upper(), case.path)
         refused = 401 if scope == NONE else 403 if scope not in (needed, "admin") else None
         assert answer.status_code == refused if refused else answer.status_code not in (401, 403)
 

@@ -232,12 +232,38 @@ def test_signing_in(page: Any, browser: Any, tmp_path: Path) -> None:
         only_steps(page, "shrink")
         submit(page)
         await_status(page, "succeeded")
-        for link in ("Read the whole report", "Download the archive"):
-            with page.expect_download() as download:
-                page.get_by_role("link", name=link).click()
-            assert Path(download.value.path()).stat().st_size > 1000
+        results_in_a_browser_with_a_key(page)
         page.get_by_role("button", name="Sign out").click()
         page.wait_for_selector("#sign-in-title:visible")
+        assert page.evaluate("sessionStorage.length") == 0
+        assert page.context.cookies() == []
+
+
+def results_in_a_browser_with_a_key(page: Any) -> None:
+    """The browser itself opens the report and saves the archive; nothing but their paths is in an address."""
+    asked: list[str] = []
+    page.context.on("request", lambda request: asked.append(request.url))
+    link = page.get_by_role("link", name="Read the whole report")
+    # At first by the pass that came with the page, then by one that the click takes.
+    for _ in range(2):
+        with page.expect_popup() as popup:
+            link.click()
+        report = popup.value
+        report.wait_for_selector("html[data-drawn=yes]", state="attached")
+        assert report.inner_text("h1") == "Repair report"
+        assert report.locator(".drawn svg:visible").count() >= 2
+        assert report.evaluate("origin") == "null", "in an origin of its own"
+        report.reload()
+        report.wait_for_selector("html[data-drawn=yes]", state="attached")
+        report.close()
+        page.context.clear_cookies()
+        page.evaluate("sessionStorage.removeItem('loramend-passes')")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the archive").click()
+    assert download.value.suggested_filename.endswith(".tar.gz")
+    assert Path(download.value.path()).stat().st_size > 1000
+    assert page.evaluate("document.cookie") == ""
+    assert {url.rpartition("/")[2] for url in asked} <= {"report", "adapter", "pass"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

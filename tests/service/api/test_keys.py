@@ -83,7 +83,8 @@ def calls_of(job: str) -> list[tuple[str, str]]:
     reads = [
         (method, path) for path in paths for method in ("GET", "HEAD") if (method, path) != ("HEAD", paths[1])
     ]
-    return [*reads, ("POST", f"/jobs/{job}/cancel"), ("DELETE", f"/jobs/{job}")]
+    passes = [("POST", f"/jobs/{job}/pass"), ("DELETE", f"/jobs/{job}/pass")]
+    return [*reads, *passes, ("POST", f"/jobs/{job}/cancel"), ("DELETE", f"/jobs/{job}")]
 
 
 @pytest.mark.parametrize("owner", ["alice", None])
@@ -113,7 +114,7 @@ def test_every_route_that_names_a_job_was_tried(app: FastAPI) -> None:
         if "{job_id}" in path or "{namespace}" in path
     }
     tried = calls_of("JOB")
-    assert len(named) == 13
+    assert len(named) == 15
     for method, path in named:
         filled = path.replace("{job_id}", "JOB").replace("{namespace}/{name}", "repaired/JOB")
         stem = filled.partition("{")[0].rstrip("/")
@@ -133,7 +134,7 @@ def test_the_owners_keys_and_admins_see_it(asked: ServiceSettings, who: str) -> 
         "the settings' key": {"Authorization": f"Bearer {SETTINGS_KEY}"},
     }[who]
     with connect(app) as client:
-        expected = {"cancel": 409, "original": 404, "xet-read-token": 404}
+        expected = {"cancel": 409, "original": 404, "xet-read-token": 404, "pass": 204}
         for method, path in calls_of(job):
             status = next((status for word, status in expected.items() if word in path), 200)
             answer = client.request(method, path, headers=headers)
