@@ -12,6 +12,7 @@ _WIDTH, _HEIGHT = 160.0, 40.0
 _MAX_BAR = 16.0
 _MAX_BARS = 64
 _MAX_POINTS = 160
+_LEAST_WIDTH = 0.05
 STILL = 24
 """Modules whose singular values are drawn where no script runs."""
 
@@ -22,14 +23,6 @@ class Bars(NamedTuple):
     before: str
     after: str
     words: str
-
-
-class Segment(NamedTuple):
-    """One part of a bar of shares: where it starts and how wide it is, in percent of the bar."""
-
-    name: str
-    x: float
-    width: float
 
 
 class Curve(NamedTuple):
@@ -65,14 +58,17 @@ def paired_bars(first: Sequence[float], second: Sequence[float] | None, names: t
     return Bars(_bars(before, shown, top, 0.88), _bars(after, shown, top, 0.36), words)
 
 
-def segments(split: EnergySplit) -> list[Segment]:
-    """The split as adjoining parts of one bar."""
-    found, start = [], 0.0
-    for name in ("full", "partial", "off"):
-        width = 100 * min(max(getattr(split, name), 0.0), 1.0)
-        found.append(Segment(name, round(start, 2), round(width, 2)))
-        start += width
-    return found
+def split_lines(splits: Sequence[EnergySplit]) -> list[tuple[str, str]]:
+    """Splits as bars of 100 units, 8 below one another: by share, SVG path data of its parts of all bars."""
+    lines = dict.fromkeys(("full", "partial", "off"), "")
+    for row, split in enumerate(splits):
+        start = 0.0
+        for name in lines:
+            width = 100 * min(max(getattr(split, name), 0.0), 1.0)
+            if width >= _LEAST_WIDTH:
+                lines[name] += f"M{start:.3g} {8 * row + 4}h{width:.3g}"
+            start += width
+    return [(name, line) for name, line in lines.items() if line]
 
 
 def loss_curve(points: Sequence[LossPoint]) -> Curve:

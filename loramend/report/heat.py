@@ -14,21 +14,16 @@ class Place(NamedTuple):
     kind: str
 
 
-class Cell(NamedTuple):
-    """x and y in the map's own units, how dark it is from 0 to 1, and what it shows in words."""
-
-    x: int
-    y: int
-    shade: float
-    words: str
+_SHADES = 7
 
 
 class HeatMap(NamedTuple):
-    """kinds: the columns; layers: the rows; words: the map for those who cannot see it."""
+    """kinds: the columns; layers: the rows; shades: SVG path data of each shade's cells, the darkest last, in
+    units of a cell; words: the map for those who cannot see it."""
 
     kinds: list[str]
     layers: list[str]
-    cells: list[Cell]
+    shades: list[str]
     words: str
 
 
@@ -48,10 +43,11 @@ def heat_map(values: Mapping[str, float | None]) -> HeatMap | None:
         return None
     known = {name: value for name in placed if (value := values[name]) is not None}
     low, high = min(known.values(), default=0.0), max(known.values(), default=0.0)
-    cells = []
+    shades = [""] * _SHADES
+    rows, columns = ({name: i for i, name in enumerate(names)} for names in (layers, kinds))
     for name, value in known.items():
-        dark = value / high if high > 0 else 0.0
-        x, y = kinds.index(placed[name].kind), layers.index(placed[name].layer)
-        cells.append(Cell(x, y, round(min(1.0, max(0.0, dark)), 3), f"{name}: {value:.3g}"))
+        dark = max(0.0, value / high) if high > 0 else 0.0
+        layer, kind = placed[name]
+        shades[min(int(dark * _SHADES), _SHADES - 1)] += f"M{columns[kind]} {rows[layer]}h1v1h-1z"
     words = f"{len(layers)} layers by {len(kinds)} kinds of module, from {low:.3g} to {high:.3g}"
-    return HeatMap(kinds, layers, cells, words)
+    return HeatMap(kinds, layers, shades, words)

@@ -13,9 +13,17 @@ from loramend.contracts.report import ModuleReport, Report
 from loramend.contracts.steps import Step
 from loramend.evaluation.words import percent
 from loramend.report.answers import answers, facts
-from loramend.report.charts import STILL, calibration_intervals, loss_curve, segments, setting, spectrum_bars
+from loramend.report.charts import (
+    STILL,
+    calibration_intervals,
+    loss_curve,
+    setting,
+    spectrum_bars,
+    split_lines,
+)
 from loramend.report.heat import HeatMap, heat_map
 from loramend.report.inline import SCRIPTS, script_policy
+from loramend.report.names import shortened
 from loramend.report.plots import VARIANTS, as_json, furthest, report_plots
 from loramend.report.words import BY_WEIGHTS
 
@@ -34,6 +42,8 @@ def report_html(report: Report) -> str:
     size = furthest(report) if repaired else {module.name: module.before.norm for module in report.modules}
     shown = sorted(report.modules, key=lambda module: -(size[module.name] or 0.0))[:STILL]
     heat = heat_map(size)
+    names = [module.name for module in report.modules]
+    shared, brief = shortened(names)
     return page_environment().get_template("report.html.j2").render(
         report=report,
         answers=answers(report),
@@ -44,6 +54,8 @@ def report_html(report: Report) -> str:
         metrics=_METRICS,
         repaired=repaired,
         heat=heat,
+        shared=shared,
+        brief=dict(zip(names, brief, strict=True)),
         charts=[(module.name, spectrum_bars(module)) for module in shown],
         sides=["before", "after"] if repaired else ["as read"],
         plots=as_json(report_plots(report)),
@@ -85,7 +97,7 @@ def page_environment() -> Environment:
         "bytes": _bytes,
         "dotted": _dotted,
         "parameters": _parameters,
-        "segments": segments,
+        "split_lines": split_lines,
         "loss_curve": loss_curve,
         "calibration_intervals": calibration_intervals,
         "rate": _rate,

@@ -51,9 +51,10 @@ def report_plots(report: Report) -> Plots:
         measures.insert(0, _alone("moved", "how far it moved, of its norm", furthest(report).values()))
     return {
         "sides": ["before", "after"] if repaired else ["as read"],
-        "modules": [
-            _module(module.name, module.before, module.after if repaired else None) for module in modules
-        ],
+        "modules": _modules(module.name for module in modules),
+        "sigma": _sigma(
+            [one.before for one in modules], [one.after for one in modules] if repaired else None
+        ),
         "measures": measures,
         "calibration": [_calibration(one.calibration) for one in report.training if one.calibration],
         "behaviour": _behaviour(report.evaluation) if report.evaluation else [],
@@ -65,7 +66,8 @@ def diff_plots(found: AdapterDiff) -> Plots:
     modules = found.modules
     return {
         "sides": ["A", "B"],
-        "modules": [_module(module.name, module.a.spectrum, module.b.spectrum) for module in modules],
+        "modules": _modules(module.name for module in modules),
+        "sigma": _sigma([one.a.spectrum for one in modules], [one.b.spectrum for one in modules]),
         "measures": [
             _alone("apart", "1 - cosine of the two", apart(found).values()),
             _alone("distance", "distance, of A's norm", [module.distance for module in modules]),
@@ -100,14 +102,27 @@ def as_json(plots: Plots) -> Markup:
     return Markup(text)  # noqa: S704 - what could be markup is escaped above
 
 
-def _module(name: str, before: Spectrum, after: Spectrum | None) -> Plots:
-    at = place(name)
-    return {
-        "name": _visible(name),
-        "layer": _visible(at.layer) if at else None,
-        "kind": _visible(at.kind) if at else None,
-        "sigma": [[_short(value) for value in side.sigma] for side in (before, after) if side is not None],
-    }
+def _modules(names: Iterable[str]) -> Plots:
+    """Each module as the numbers of its layer and kind, which together are its name, or else by its name."""
+    layers: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    found: list[list[int] | str] = []
+    for name in map(_visible, names):
+        at = place(name)
+        if at is None:
+            found.append(name)
+        else:
+            found.append([layers.setdefault(at.layer, len(layers)), kinds.setdefault(at.kind, len(kinds))])
+    return {"layers": list(layers), "kinds": list(kinds), "each": found}
+
+
+def _sigma(*sides: Sequence[Spectrum | None] | None) -> list[list[list[float | None]]]:
+    """A side's singular values, module by module."""
+    return [
+        [[_short(value) for value in spectrum.sigma] if spectrum else [] for spectrum in side]
+        for side in sides
+        if side is not None
+    ]
 
 
 def _measures(fields: dict[str, tuple[str, bool]], *sides: Sequence[_Measured | None]) -> list[Plots]:

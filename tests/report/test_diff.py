@@ -144,5 +144,5 @@ def test_the_map_has_a_cell_a_module_by_its_layer() -> None:
     assert found is not None
     assert found.layers == ["model.layers.0", "model.layers.1"]
     assert found.kinds == ["q_proj", "v_proj"]
-    assert [(cell.x, cell.y, cell.shade) for cell in found.cells] == [(0, 0, 1.0), (1, 0, 0.5), (0, 1, 0.0)]
+    assert found.shades == ["M0 1h1v1h-1z", "", "", "M1 0h1v1h-1z", "", "", "M0 0h1v1h-1z"]
     assert heat_map({"classifier": 1.0, "layers.0.q": 1.0}) is None

@@ -13,9 +13,10 @@ from loramend.contracts.report import FileDigest, ReferenceRead, Report
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import STEPS
 from loramend.repair import inspect, repair
-from loramend.report.charts import STILL
+from loramend.report.charts import STILL, split_lines
 from loramend.report.html import report_html
 from loramend.report.inline import SCRIPTS, script_policy
+from loramend.report.names import shortened
 from loramend.result import write_result
 from tests.report.evidence import DATA, calibration, evaluation, training, with_evidence
 from tests.support_references import DenseReferences
@@ -126,7 +127,7 @@ def test_training_and_evaluation_are_charts_and_tables_that_can_be_followed(repa
     page = Page(report_html(with_evidence(repaired)))
     assert page.tags.count("table") == page.tags.count("caption")
     beside_their_numbers = len(page.values("svg", "aria-hidden"))
-    assert beside_their_numbers == 3 * len(evaluation().variants)
+    assert beside_their_numbers == 3 * len(evaluation().variants) + len(NAMES)
     assert page.values("svg", "role") == ["img"] * (page.tags.count("svg") - beside_their_numbers)
     assert "Loss from 1.25 at step 10 to 0.25 at step 30" in page.values("svg", "aria-label")
     assert "mix=0: 70.0%; mix=0.1: 85.0%, chosen; mix=0.2: 86.0%" in page.values("svg", "aria-label")
@@ -163,10 +164,11 @@ def test_charts_draw_the_singular_values_and_say_so(repaired: Report) -> None:
     first = f"Singular values before: 4, from {module.before.sigma[0]:.4g} to {module.before.sigma[-1]:.4g}"
     labels = page.values("svg", "aria-label")
     assert any(label.startswith(f"{module.name}: {first}") for label in labels)
-    assert page.values("svg", "role") == ["img"] * page.tags.count("svg")
+    beside_their_numbers = len(page.values("svg", "aria-hidden"))
+    assert page.values("svg", "role") == ["img"] * (page.tags.count("svg") - beside_their_numbers)
     heights = [
         [float(height) for height in re.findall(r"v-([0-9.]+)", path)]
-        for path in page.values("path", "d")[:2]
+        for path in [path for path in page.values("path", "d") if "v-" in path][:2]
     ]
     top = module.before.sigma[0]
     for drawn, sigma in zip(heights, (module.before.sigma, module.after.sigma), strict=True):
@@ -271,7 +273,31 @@ def test_a_large_adapter_stays_a_page_that_opens() -> None:
     page = Page(html)
     assert [name for name in names if name not in page.text] == []
     assert len([label for label in page.values("svg", "aria-label") if "Singular values" in label]) == STILL
-    assert len(html) - sum(len(script) for script in SCRIPTS.values()) < 1_000_000
+    assert len(html) - sum(len(script) for script in SCRIPTS.values()) < 500_000
+
+
+def test_the_energy_split_is_a_bar_before_above_one_after(repaired: Report) -> None:
+    page = Page(report_html(repaired))
+    drawn = page.values("svg", "viewbox").count("0 0 100 16")
+    assert drawn == len(repaired.modules)
+    measured = repaired.modules[0].energy_before
+    assert measured is not None
+    split = measured.model_copy(update={"full": 0.25, "partial": 0.5, "off": 0.25})
+    other = split.model_copy(update={"full": 0.0, "partial": 0.0, "off": 1.0})
+    assert split_lines([split, other]) == [
+        ("full", "M0 4h25"),
+        ("partial", "M25 4h50"),
+        ("off", "M75 4h25M0 12h100"),
+    ]
+
+
+def test_names_are_told_in_full_once_and_then_without_what_all_begin_with(repaired: Report) -> None:
+    page = Page(report_html(repaired))
+    assert page.text.count("Names without model.layers., which all begin with.") == 2
+    assert shortened(NAMES) == ("model.layers.", ["0.q_proj", "1.q_proj"])
+    assert shortened(["q_proj", "q_proj"]) == ("", ["q_proj", "q_proj"])
+    assert shortened(["a.b"]) == ("a.", ["b"])
+    assert shortened([]) == ("", [])
 
 
 def test_tables_and_headings_can_be_followed_without_sight(repaired: Report) -> None:

@@ -24,14 +24,13 @@ def measures(plots: dict[str, Any]) -> dict[str, list[list[float | None]]]:
 def test_modules_bring_their_numbers_of_both_sides(repaired: Report) -> None:
     plots = report_plots(repaired)
     assert plots["sides"] == ["before", "after"]
-    assert [(one["name"], one["layer"], one["kind"]) for one in plots["modules"]] == [
-        (NAMES[0], "model.layers.0", "q_proj"),
-        (NAMES[1], "model.layers.1", "q_proj"),
-    ]
-    for module, drawn in zip(repaired.modules, plots["modules"], strict=True):
+    layers = ["model.layers.0", "model.layers.1"]
+    assert plots["modules"] == {"layers": layers, "kinds": ["q_proj"], "each": [[0, 0], [1, 0]]}
+    assert [f"{layer}.q_proj" for layer in layers] == NAMES
+    for module, before, after in zip(repaired.modules, *plots["sigma"], strict=True):
         assert module.after is not None
-        assert drawn["sigma"][0] == pytest.approx(module.before.sigma, rel=1e-3)
-        assert drawn["sigma"][1] == pytest.approx(module.after.sigma, rel=1e-3, abs=1e-12)
+        assert before == pytest.approx(module.before.sigma, rel=1e-3)
+        assert after == pytest.approx(module.after.sigma, rel=1e-3, abs=1e-12)
     found = measures(plots)
     assert {"moved", "norm", "strength_scaled", "alignment", "full", "partial", "off"} <= set(found)
     assert [len(found[key]) for key in ("moved", "strength_scaled", "full")] == [1, 2, 2]
@@ -44,7 +43,7 @@ def test_modules_bring_their_numbers_of_both_sides(repaired: Report) -> None:
 
 def test_an_inspection_has_one_side_and_what_was_not_measured_is_left_out() -> None:
     report = made()
-    assert {len(module["sigma"]) for module in report_plots(report)["modules"]} == {1}
+    assert len(report_plots(report)["sigma"]) == 1
     bare = [
         module.model_copy(update={"base_before": None, "energy_before": None}) for module in report.modules
     ]
@@ -77,7 +76,7 @@ def test_the_json_ends_no_script_and_hides_nothing(repaired: Report) -> None:
     for text in (MARKUP, "</script><!--", "a\u202eb\x00c\u2028d\ud800"):
         written = as_json(report_plots(hostile(repaired, text)))
         assert not set("<>&\u202e\u2028") & set(written)
-        shown = json.loads(written)["modules"][0]["name"]
+        [shown] = json.loads(written)["modules"]["each"]
         assert shown == "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
@@ -87,4 +86,4 @@ def test_what_cannot_be_drawn_is_null(repaired: Report) -> None:
         update={"before": module.before.model_copy(update={"sigma": [float("nan"), 1.0, float("inf")]})}
     )
     written = as_json(report_plots(repaired.model_copy(update={"modules": [odd]})))
-    assert json.loads(written)["modules"][0]["sigma"][0] == [None, 1.0, None]
+    assert json.loads(written)["sigma"][0] == [[None, 1.0, None]]

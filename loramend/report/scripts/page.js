@@ -6,13 +6,17 @@
   const PAGE = 24; // modules drawn at once
   const MOST_BARS = 64; // of more singular values, evenly spaced ones are drawn
   const data = JSON.parse(document.getElementById("plots").textContent);
+  const { layers, kinds } = data.modules;
+  const modules = data.modules.each.map((each, index) => {
+    const [layer, kind] = Array.isArray(each) ? [layers[each[0]], kinds[each[1]]] : [null, null];
+    const name = layer === null ? each : `${layer}.${kind}`;
+    return { name, layer, kind, sigma: data.sigma.map((side) => side[index]) };
+  });
   const [first, second] = data.sides;
   const at = (id) => document.getElementById(id);
-  const names = shortened(data.modules.map((module) => module.name));
-  const placed = [...data.modules.keys()].filter((index) => data.modules[index].layer !== null);
-  const layers = [...new Set(placed.map((index) => data.modules[index].layer))];
+  const names = shortened(modules.map((module) => module.name));
+  const placed = [...modules.keys()].filter((index) => modules[index].layer !== null);
   const layerNames = shortened(layers);
-  const kinds = [...new Set(placed.map((index) => data.modules[index].kind))];
   const parts = [];
   const drawn = new Map();
   let chosen = 0;
@@ -30,7 +34,7 @@
 
   // A module's layer and kind, in as many letters as stand above a small plot; or the end of its name.
   function label(index) {
-    const { layer, kind } = data.modules[index];
+    const { layer, kind } = modules[index];
     const known = layer === null ? "" : `${layerNames[layers.indexOf(layer)]} `;
     return known + tail(layer === null ? names[index] : kind, Math.max(8, 26 - known.length));
   }
@@ -65,7 +69,7 @@
 
   // A row a singular value, with both sides in it.
   function rows(index) {
-    const [before, after] = data.modules[index].sigma;
+    const [before, after] = modules[index].sigma;
     return evenly(Math.max(before.length, after ? after.length : 0)).map((k) => ({
       module: index,
       k: k + 1,
@@ -80,11 +84,11 @@
   function order() {
     const by = {
       model: () => 0,
-      sigma: (index) => -(data.modules[index].sigma[0][0] ?? 0),
+      sigma: (index) => -(modules[index].sigma[0][0] ?? 0),
       change: (index) => -(data.measures[0].values[0][index] ?? 0),
     }[at("spectra-order").value];
     const wanted = at("spectra-find").value.trim().toLowerCase();
-    const found = [...data.modules.keys()].filter((index) => data.modules[index].name.toLowerCase().includes(wanted));
+    const found = [...modules.keys()].filter((index) => modules[index].name.toLowerCase().includes(wanted));
     return found.sort((a, b) => by(a) - by(b));
   }
 
@@ -114,8 +118,8 @@
 
   async function detail() {
     const place = at("detail-plot");
-    at("detail-name").textContent = data.modules[chosen].name;
-    const cells = data.modules[chosen].sigma.map((sigma) => sigma.slice(0, MOST_BARS).map(number).join(", "));
+    at("detail-name").textContent = modules[chosen].name;
+    const cells = modules[chosen].sigma.map((sigma) => sigma.slice(0, MOST_BARS).map(number).join(", "));
     const lines = data.measures.map(({ label, values }) => [label, ...values.map((side) => number(side[chosen]))]);
     at("detail-numbers").replaceChildren(...[["σ, largest first", ...cells], ...lines].map(line));
     await draw(place, plotSpecs.detail(rows(chosen), data.sides, room(place), at("detail-log").checked));
@@ -154,7 +158,7 @@
     const size = Math.max(0, ...known.map((cell) => Math.abs(cell.shown)));
     const written = (value) => (signed && !measure.share ? percent(value) : number(value));
     const values = known.map(({ index, shown }) => {
-      const { layer, kind, name } = data.modules[index];
+      const { layer, kind, name } = modules[index];
       const share = size ? shown / size : 0;
       return {
         index, kind, told: name, value: written(shown),
@@ -221,8 +225,8 @@
       page += by;
       return spectra();
     };
-    const step = (by) => () => choose((chosen + by + data.modules.length) % data.modules.length);
-    fill(at("detail-module"), data.modules.map((module) => module.name));
+    const step = (by) => () => choose((chosen + by + modules.length) % modules.length);
+    fill(at("detail-module"), modules.map((module) => module.name));
     at("spectra-order").addEventListener("change", again);
     at("spectra-find").addEventListener("input", again);
     at("spectra-same").addEventListener("change", spectra);
