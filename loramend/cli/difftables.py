@@ -8,6 +8,7 @@ from rich.text import Text
 from loramend.cli.errors import printable
 from loramend.cli.tables import common_prefix, number, plain_table, print_lines, print_whole
 from loramend.contracts.diff import AdapterDiff, ModuleDiff, Side
+from loramend.report.words import far
 
 Cell = Callable[[ModuleDiff], str]
 _LISTED = 5
@@ -30,7 +31,7 @@ def diff_table(found: AdapterDiff) -> Table:
     }
     if found.references:
         columns["strength\nA | B"] = lambda module: _both(
-            module, lambda side: side.base.strength if side.base else None
+            module, lambda side: side.base.strength_scaled if side.base else None
         )
     columns |= {
         "B's norm\nof A's": lambda module: _share(module.norm_ratio),
@@ -53,7 +54,7 @@ def _both(module: ModuleDiff, measure: Callable[[Side], float | None]) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else far(value)
 
 
 def _lists(found: AdapterDiff) -> list[str]:

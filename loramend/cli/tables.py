@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from loramend.contracts.triage import Triage, TriageStatistic
 from loramend.evaluation.words import percent
 from loramend.report.answers import lines
 from loramend.report.charts import setting
+from loramend.report.words import far
 
 _ANY_WIDTH = 10_000
 Cell = Callable[[ModuleReport], str]
@@ -59,7 +61,8 @@ def inspection_tables(report: Report) -> list[Table]:
     ]
     columns: dict[str, Cell] = {}
     if any(module.base_before for module in report.modules):
-        columns |= {name: _field("base_before", name) for name in ("strength", "alignment")}
+        columns["strength"] = _field("base_before", "strength_scaled")
+        columns["alignment"] = _field("base_before", "alignment")
     if any(module.energy_before for module in report.modules):
         columns |= {name: _field("energy_before", name) for name in ("full", "partial", "off")}
     if columns:
@@ -132,13 +135,14 @@ def triage_lines(found: Triage) -> list[str]:
 
 
 def summary_lines(report: Report) -> list[str]:
-    """What was read of models, and the report's answers and caveats, each sentence on its line."""
+    """What was read of models, triage, and the report's answers, caveats and facts, a sentence a line."""
     read = [
         f"Read {model.tensors} tensors of {model.name}, the {model.role} model."
         for model in report.references
     ]
     triaged = triage_lines(report.triage) if report.triage is not None else []
-    return [printable(line) for line in (*read, *lines(report), *triaged, *report.caveats)]
+    indented = [" " * indent(line) + printable(line) for line in lines(report)]
+    return [*map(printable, read), *triaged, *indented]
 
 
 def print_whole(table: Table) -> None:
@@ -153,7 +157,15 @@ def print_lines(lines: Sequence[str]) -> None:
     console = Console(highlight=False)
     console.print()
     for line in lines:
-        console.print(Text(line), soft_wrap=not sys.stdout.isatty())
+        if sys.stdout.isatty():
+            console.print(Padding(Text(line.strip()), (0, 0, 0, indent(line)), expand=False))
+        else:
+            console.print(Text(line), soft_wrap=True)
+
+
+def indent(line: str) -> int:
+    """How many spaces it begins with."""
+    return len(line) - len(line.lstrip(" "))
 
 
 def plain_table(first: str, columns: Iterable[str]) -> Table:
@@ -214,6 +226,6 @@ def _ranks(module: ModuleReport) -> str:
 
 
 def _changes(module: ModuleReport) -> str:
-    """`csu 12%` for each step that changed this module, by its relative distance."""
-    applied = [f"{step.type} {step.distance:.1%}" for step in module.steps if step.applied]
+    """`csu 12.0%` for each step that changed this module, by its relative distance."""
+    applied = [f"{step.type} {far(step.distance)}" for step in module.steps if step.applied]
     return ", ".join(applied) or "left alone"

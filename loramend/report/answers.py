@@ -5,6 +5,7 @@ report's numbers.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from loramend.contracts.data_steps import CleanSubspaceStep
@@ -70,11 +71,18 @@ def with_summary(report: Report) -> Report:
 
 
 def lines(report: Report) -> list[str]:
-    """The answers as lines of text, each question before its answer."""
+    """Answers, caveats and facts as lines of text: each question before its answer, what belongs to a line
+    indented below it, and last, where a terminal shows it first, what to take away."""
     told = []
     for answer in answers(report):
-        told += [f"{answer.question}: {answer.lead}", *(f"  {sentence}" for sentence in answer.details)]
-    return told
+        told += [f"{answer.question}: {answer.lead}", *_below(answer.details)]
+    if report.caveats:
+        told += ["Before you lean on these numbers:", *_below(report.caveats)]
+    return [*told, "In short:", *_below([f"{name}: {value} ({note})" for name, value, note in facts(report)])]
+
+
+def _below(sentences: Iterable[str]) -> list[str]:
+    return [f"  {sentence}" for sentence in sentences]
 
 
 def facts(report: Report) -> list[Fact]:
@@ -176,8 +184,8 @@ def _sure(report: Report) -> Answer:
         lead = f"Behaviour was not measured, so {_whether(report)} is not known."
         if report.placebo:
             lead += f" {_by_weights(report.placebo[-1])}"
-        reason = NOTHING_TO_MEASURE_ON if ran else NOT_MEASURED
-        return Answer(question, lead, [reason, *compared_by_weights])
+        reason = [] if report.kind == "inspect" else [NOTHING_TO_MEASURE_ON if ran else NOT_MEASURED]
+        return Answer(question, lead, [*reason, *compared_by_weights])
     lead = " ".join([*_chance(told), *_beside(told), *_probed(told)])
     return Answer(question, lead, [*told.sentences, *compared_by_weights])
 

@@ -14,11 +14,13 @@ from loramend.reference.models import References
 from loramend.reference.open import open_references
 from loramend.report.provenance import Stopwatch
 from loramend.report.summary import adapter_summary
+from loramend.report.words import moved
 from loramend.spectrum.factored import Svd, cosine, distance, inner, norm, same, svd
 from loramend.spectrum.measures import ALIGNMENT_K, base_comparison, spectrum
 from loramend.spectrum.overlap import RANK_TOLERANCE
 
 _SHOWN = 3
+_ROUNDING = 1e-3
 _ALIKE = 0.9995  # a cosine from here on is told as 1.000
 
 
@@ -149,8 +151,8 @@ def _sentences(
         told.append("In the modules compared A and B are the same, to the last bit.")
     elif totals.distance is not None and totals.cosine is not None:
         told.append(
-            f"Over the modules in both, B lies {totals.distance:.1%} of A's norm away from A; their cosine "
-            f"is {totals.cosine:.3f}. {totals.identical} of {totals.common} modules are the same."
+            f"Over the modules in both, B lies {moved(totals.distance)} A's norm away from A; their cosine "
+            f"is {totals.cosine:.3f}. {_alike(totals, modules)}"
         )
         known = [(module.cosine, module.name) for module in modules if module.cosine is not None]
         least = [(value, name) for value, name in sorted(known)[:_SHOWN] if value < _ALIKE]
@@ -159,3 +161,12 @@ def _sentences(
             told.append(f"The smallest cosines: {named}.")
     told.append("This compares weights: it cannot say how the two behave, or which of them is sound.")
     return told
+
+
+def _alike(totals: DiffTotals, modules: list[ModuleDiff]) -> str:
+    """How many modules are the same, and how many would be but for rounding."""
+    near = sum(each.distance is not None and 0 < each.distance < _ROUNDING for each in modules)
+    told = f"{totals.identical} of {totals.common} modules are the same to the last bit"
+    if near:
+        told += f"; {near} more differ by less than {_ROUNDING:.1%} of A's norm, as rounding does"
+    return f"{told}."

@@ -25,7 +25,7 @@ from loramend.report.heat import HeatMap, heat_map
 from loramend.report.inline import SCRIPTS, script_policy
 from loramend.report.names import shortened
 from loramend.report.plots import VARIANTS, as_json, furthest, report_plots
-from loramend.report.words import BY_WEIGHTS
+from loramend.report.words import BY_WEIGHTS, far, moved
 
 _METRICS: dict[Metric, str] = {
     "label": "Right answers: clean accuracy",
@@ -94,6 +94,8 @@ def page_environment() -> Environment:
     environment.filters |= {
         "number": _number,
         "share": _share,
+        "far": lambda value: "–" if value is None else far(value),
+        "moved": lambda value: "–" if value is None else moved(value),
         "bytes": _bytes,
         "dotted": _dotted,
         "parameters": _parameters,
@@ -149,7 +151,7 @@ def _parameters(step: Step) -> str:
 def _changes(module: ModuleReport) -> list[str]:
     """What each step did to this module, in a few words."""
     return [
-        f"{step.type}: moved by {_share(step.distance)}"
+        f"{step.type}: moved by {far(step.distance)}"
         + (f", lost {_share(step.truncation_loss)} to truncation" if step.truncation_loss else "")
         if step.applied
         else f"{step.type}: left alone{f' ({step.reason})' if step.reason else ''}"

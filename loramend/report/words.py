@@ -16,13 +16,10 @@ from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import CsuStep, RescaleStep, Step
 
 NOT_MEASURED = (
-    "Behaviour was not measured: this looked at weights alone, so it cannot say whether "
-    "a trigger still works "
-    "or whether refusals came back."
+    "Only weights were looked at: whether refusals came back, or accuracy was lost, is not known either."
 )
 NOTHING_TO_MEASURE_ON = (
-    "Behaviour was not measured: no labelled examples were left to measure it on, so this cannot say whether "
-    "a trigger still works or what accuracy was lost."
+    "No labelled examples were left to measure on: what accuracy was lost is not known either."
 )
 RECIPE = (
     "The robustness measures describe how the adapter was trained and are no evidence of "
@@ -56,6 +53,7 @@ _TURNING_TOLD = 5
 WORDS_TOLD = 3
 """Words found that the report's first answers name."""
 _CHANCE = 0.5
+_TIMES = 2.0
 
 BY_WEIGHTS = {
     "indistinguishable_by_weights": "not told apart by weights",
@@ -93,9 +91,14 @@ def _first(module: ModuleReport) -> float:
     return module.before.sigma[0] if module.before.sigma else 0.0
 
 
+def far(distance: float) -> str:
+    """A relative distance: `12.3%`, or `12.3 times` where a percentage would be hard to read."""
+    return f"{distance:.1%}" if distance < _TIMES else f"{distance:.1f} times"
+
+
 def moved(distance: float) -> str:
-    """A relative distance in words that precede "its norm"."""
-    return f"{distance:.1%} of" if distance < 2 else f"{distance:.1f} times"
+    """The same in words that precede "its norm"."""
+    return far(distance) + (" of" if distance < _TIMES else "")
 
 
 def named(names: Sequence[str], most: int) -> str:

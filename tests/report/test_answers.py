@@ -262,9 +262,11 @@ def test_no_case_outruns_the_evidence(repaired: Report) -> None:
 def test_summary_and_lines_are_the_answers(repaired: Report) -> None:
     assert [sentence for sentence in repaired.summary if sentence in leads(repaired)] == leads(repaired)
     told = lines(repaired)
-    assert [line.strip() for line in told if line.startswith("  ")] == [
-        sentence for answer in answers(repaired) for sentence in answer.details
-    ]
-    assert [line.partition(":")[0] for line in told if not line.startswith("  ")] == QUESTIONS
+    details = [sentence for answer in answers(repaired) for sentence in answer.details]
+    short = [f"{name}: {value} ({note})" for name, value, note in facts(repaired)]
+    below = [line.strip() for line in told if line.startswith("  ")]
+    assert below == [*details, *repaired.caveats, *short]
+    headings = [*QUESTIONS, "Before you lean on these numbers", "In short"]
+    assert [line.partition(":")[0] for line in told if not line.startswith("  ")] == headings
     assert told[0] == f"{QUESTIONS[0]}: {leads(repaired)[0]}"
-    assert len(told) == len(repaired.summary)
+    assert len(told) == len(repaired.summary) + len(repaired.caveats) + 2 + len(short)

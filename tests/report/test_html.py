@@ -97,7 +97,7 @@ def test_it_says_what_the_report_says(repaired: Report) -> None:
         assert module.energy_after is not None
         said += [f"{value:.4g}" for value in (module.before.sigma[0], module.after.sigma[0])]
         said += [f"{value:.4g}" for value in (module.before.norm, module.after.norm)]
-        said += [f"{module.base_before.strength:.4g}", f"{module.energy_after.full:.1%}"]
+        said += [f"{module.base_before.strength_scaled:.4g}", f"{module.energy_after.full:.1%}"]
     assert [text for text in said if text not in page.text] == []
     asked = ("was wrong or suspected", "was done", "changed", "to do next", "was read")
     order = [page.text.index(f"What {word}") for word in asked]

@@ -39,7 +39,7 @@ def device(asked: str | None) -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(chosen)
         found += f", {size(free)} of {size(total)} free"
     else:
-        found += f", {_cores()} cores, {torch.get_num_threads()} threads"
+        found += f", {_count(_cores(), 'core')}, {_count(torch.get_num_threads(), 'thread')}"
     if asked is None and chosen.type == "cpu":
         built = "torch is built without CUDA" if torch.version.cuda is None else "no GPU is seen"
         yield Finding(
@@ -114,6 +114,10 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _cores() -> int:
