@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from loramend.cli.errors import fails_in_one_line
 from loramend.cli.jobstore import ask_keys, reached
+from loramend.cli.options import Json
 
 app = typer.Typer(
     help="Make, list and revoke the API keys of a service, on the machine where it keeps them.",
@@ -72,6 +74,7 @@ def create(
             show_default="never",
         ),
     ] = None,
+    json: Json = False,
     data: Data = None,
 ) -> None:
     """Make a key. It is printed this once, alone on stdout; what is kept cannot be turned back into it."""
@@ -80,6 +83,9 @@ def create(
     lifetime = () if expires is None else ("--seconds", str(expires))
     with reached(data) as broker:
         answer = ask_keys(broker, "create", *lifetime, "--", owner, *(scope or DEFAULT_SCOPES))
+    if json:
+        typer.echo(answer, nl=False)
+        return
     made = NewApiKey.model_validate_json(answer)
     typer.echo(made.key)
     typer.echo(
@@ -93,7 +99,7 @@ def create(
 @app.command("list")
 @fails_in_one_line
 def list_keys(
-    json: Annotated[bool, typer.Option("--json", help="As a JSON document.")] = False,
+    json: Json = False,
     data: Data = None,
 ) -> None:
     """List the keys, oldest first: ID, owner, when it was made, when it expires, scopes."""
@@ -118,12 +124,13 @@ def list_keys(
 @fails_in_one_line
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Of `loramend keys list`; not the key.")],
+    json: Json = False,
     data: Data = None,
 ) -> None:
     """Revoke a key. It is refused from the next request on; its owner's jobs stay."""
     with reached(data) as broker:
         ask_keys(broker, "revoke", "--", key_id)
-    typer.echo(f"Revoked key {key_id}.")
+    typer.echo(dumps({"revoked": key_id}) if json else f"Revoked key {key_id}.")
 
 
 def _ending(expires_at: datetime | None) -> str:

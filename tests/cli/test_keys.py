@@ -71,6 +71,17 @@ def test_create_list_and_revoke_in_the_broker_of_the_environment(broker_url: str
 
 
 @pytest.mark.e2e
+def test_each_prints_json_and_nothing_else(broker_url: str) -> None:
+    env = {"LORAMEND_BROKER_URL": broker_url}
+    code, out, err = keys("create", "alice", "--json", **env)
+    made = json.loads(out)
+    assert (code, err, made["owner"]) == (0, "", "alice")
+    assert KEY.fullmatch(made["key"])
+    code, out, err = keys("revoke", made["id"], "--json", **env)
+    assert (code, err, json.loads(out)) == (0, "", {"revoked": made["id"]})
+
+
+@pytest.mark.e2e
 def test_a_key_that_expires_is_listed_with_when(broker_url: str) -> None:
     env = {"LORAMEND_BROKER_URL": broker_url}
     code, out, err = keys("create", "alice", "--expires", "30d", **env)
