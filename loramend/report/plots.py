@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from loramend.contracts.diff import AdapterDiff
+from loramend.contracts.diff import AdapterDiff, ModuleDiff
 from loramend.contracts.evidence import Calibration, Evaluation, Rate, VariantName
 from loramend.contracts.report import BaseComparison, EnergySplit, Report, Spectrum
 from loramend.evaluation.words import CONTROLS
@@ -69,8 +69,8 @@ def diff_plots(found: AdapterDiff) -> Plots:
         "modules": _modules(module.name for module in modules),
         "sigma": _sigma([one.a.spectrum for one in modules], [one.b.spectrum for one in modules]),
         "measures": [
-            _alone("apart", "1 - cosine of the two", apart(found).values()),
-            _alone("distance", "distance, of A's norm", [module.distance for module in modules]),
+            _alone("distance", "distance, of A's norm", apart(found).values()),
+            _alone("turned", "1 - cosine of the two", map(_turned, modules)),
             *_measures(_SPECTRUM, [one.a.spectrum for one in modules], [one.b.spectrum for one in modules]),
             *_measures(_BASE, [one.a.base for one in modules], [one.b.base for one in modules]),
         ],
@@ -80,11 +80,8 @@ def diff_plots(found: AdapterDiff) -> Plots:
 
 
 def apart(found: AdapterDiff) -> dict[str, float | None]:
-    """1 - cosine of each module's two updates, to the digits that rounding leaves."""
-    return {
-        module.name: None if module.cosine is None else round(1 - module.cosine, 6)
-        for module in found.modules
-    }
+    """How far each module of B lies from A's, of its norm."""
+    return {module.name: module.distance for module in found.modules}
 
 
 def furthest(report: Report) -> dict[str, float | None]:
@@ -170,6 +167,11 @@ def _behaviour(told: Evaluation) -> list[Plots]:
 def _rate(rate: Rate) -> Plots:
     ends = {"rate": rate.rate, "low": rate.low, "high": rate.high}
     return {"count": rate.count, "n": rate.n, **{name: _short(value) for name, value in ends.items()}}
+
+
+def _turned(module: ModuleDiff) -> float | None:
+    """1 - cosine, to the digits that rounding of the factors leaves."""
+    return None if module.cosine is None else round(1 - module.cosine, 4)
 
 
 def _short(value: float | None) -> float | None:

@@ -111,7 +111,7 @@ def test_the_page_shows_both_and_fetches_nothing() -> None:
     assert [name for name in NAMES if name not in page.text] == []
     assert "strength" in page.text
     labels = page.values("svg", "aria-label")
-    assert labels[0].startswith("1 - cosine of the two updates: 2 layers by 2 kinds of module")
+    assert labels[0].startswith("distance, of A's norm: 2 layers by 2 kinds of module")
     assert labels[1].startswith(f"{NAMES[0]}: Singular values of A: 4, from ")
     assert "; of B: 3, from " in labels[1]
     assert page.tags.count("table") == page.tags.count("caption") == 4

@@ -68,8 +68,9 @@ def test_a_comparison_brings_the_same() -> None:
     found = compared(base=True)
     plots = diff_plots(found)
     assert plots["sides"] == ["A", "B"]
-    assert measures(plots)["apart"][0][1] == 0, "the same update in other factors"
-    assert {"distance", "norm", "strength_scaled", "alignment"} <= set(measures(plots))
+    assert measures(plots)["turned"][0][1] == 0, "the same update in other factors"
+    assert plots["measures"][0]["key"] == "distance", "what the map shows first"
+    assert {"norm", "strength_scaled", "alignment"} <= set(measures(plots))
 
 
 def test_the_json_ends_no_script_and_hides_nothing(repaired: Report) -> None:
