@@ -116,7 +116,13 @@ def test_it_shows_what_training_and_evaluation_found(repaired: Report) -> None:
         "1080 texts, 80 of",
     ]
     said += ["1.25 at step 10, 0.25 at step 30", "Loss at the end, teacher", "80.5 samples/s"]
-    said += ["mix=0.1", "85.0% (76.7 to 90.7)", "1 points may be lost of 86.0%", "clean.jsonl", "c" * 64]
+    said += [
+        "mix=0.1",
+        "85.0% (76.7 to 90.7)",
+        "1 percentage point may be lost of 86.0%",
+        "clean.jsonl",
+        "c" * 64,
+    ]
     assert [text for text in said if text not in page.text] == []
     full = page.text[page.text.index("In full What was") : page.text.index("Behaviour Shares")]
     sure = full[full.index("How sure one can be") :]

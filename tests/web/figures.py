@@ -1,4 +1,8 @@
-"""`python -m tests.web.figures`: take the pages' pictures for the docs, from a real server and repair."""
+"""`python -m tests.web.figures`: take the pages' pictures for the docs, from a real server and repair.
+
+`python -m tests.web.figures REPORT.html` takes one alone, of a repair that trained for minutes: its behaviour
+and what calibration tried. The docs have it of the README's repair with 100 labelled and 1,000 plain sentences.
+"""
 
 import shutil
 import subprocess
@@ -33,6 +37,10 @@ def main() -> int:
     if path is None:
         sys.stderr.write("No Chromium is installed: make browser.\n")
         return 1
+    if sys.argv[1:]:
+        with chromium(path) as browser:
+            take_evidence(browser, Path(sys.argv[1]).resolve())
+        return 0
     with tempfile.TemporaryDirectory() as folder, chromium(path) as browser:
         trio = build_trio(Path(folder) / "models")
         with serving(Path(folder) / "data", model_roots=[trio.base.parent]) as served:
@@ -96,6 +104,21 @@ def take_report(browser: Any, report: Path) -> None:
     narrow.goto(report.as_uri())
     narrow.wait_for_selector("html[data-drawn=yes]", state="attached")
     narrow.screenshot(path=FIGURES / "report-narrow.png")
+
+
+def take_evidence(browser: Any, report: Path) -> None:
+    """Shares with their intervals, controls among them, and the calibration's curve."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.as_uri())
+    page.wait_for_selector("html[data-drawn=yes]", state="attached")
+    top, bottom = (page.locator(part).bounding_box() for part in ("#behaviour", "#calibration-plot-1"))
+    area = {
+        "x": 0,
+        "y": top["y"] - 16,
+        "width": 1280,
+        "height": bottom["y"] + bottom["height"] - top["y"] + 32,
+    }
+    page.screenshot(path=FIGURES / "report-evidence.png", full_page=True, clip=area)
 
 
 if __name__ == "__main__":

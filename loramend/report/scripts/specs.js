@@ -133,7 +133,8 @@ const plotSpecs = (() => {
   function calibration(values, floor, room) {
     const settings = [...new Set(values.map((value) => value.setting))];
     const whats = [...new Set(values.map((value) => value.what))];
-    const angle = settings.length > 6 || room < 500 ? -35 : 0;
+    const letters = settings.length * Math.max(...settings.map((setting) => setting.length + 2));
+    const angle = 7 * letters > room - 70 ? -35 : 0;
     const title = "setting, from the strongest repair to the mildest";
     const x = { field: "setting", type: "nominal", scale: { domain: settings }, axis: { title, labelAngle: angle } };
     const y = (field) => quantity(field, percents, { zero: false });
@@ -148,20 +149,30 @@ const plotSpecs = (() => {
       mark: { type: "rule", strokeDash: [4, 3], stroke: "var(--soft)" },
       encoding: { y: y("floor") },
     };
+    // Side by side, so that no interval hides another.
+    const measured = (what, nth) => {
+      const xOffset = 10 * (nth - (whats.length - 1) / 2);
+      return {
+        transform: [{ filter: { field: "what", equal: what } }],
+        layer: [
+          { mark: { type: "line", opacity: 0.5, xOffset }, encoding: { x, y: y("rate"), stroke: color } },
+          {
+            mark: { type: "rule", strokeWidth: 2, xOffset },
+            encoding: { x, y: y("low"), y2: { field: "high" }, stroke: color, tooltip },
+          },
+          {
+            mark: { type: "point", filled: true, opacity: 1, xOffset },
+            encoding: { x, y: y("rate"), fill: color, size, tooltip },
+          },
+        ],
+      };
+    };
     return {
       config,
       data: { values },
       width: room - 70,
       height: 200,
-      layer: [
-        { mark: { type: "line", opacity: 0.5 }, encoding: { x, y: y("rate"), stroke: color } },
-        { mark: "rule", encoding: { x, y: y("low"), y2: { field: "high" }, stroke: color, tooltip } },
-        {
-          mark: { type: "point", filled: true, opacity: 1 },
-          encoding: { x, y: y("rate"), fill: color, size, tooltip },
-        },
-        ...(floor === null ? [] : [least]),
-      ],
+      layer: [...whats.map(measured), ...(floor === null ? [] : [least])],
     };
   }
 
