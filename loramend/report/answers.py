@@ -219,10 +219,10 @@ def _beside_fact(report: Report) -> Fact:
         return Fact(name, _BY_BEHAVIOUR[told.placebo], f"measured on {told.examples} examples")
     if told is not None and (sides := _sides(told)):
         better, worse = (sum(side) for side in zip(*sides, strict=True))
-        note = f"worse than {worse or 'none'}"
-        return Fact(
-            name, f"better than {better} of {len(sides)}", f"{note}, measured on {told.examples} examples"
-        )
+        note = f"measured on {told.examples} examples"
+        if better == len(sides):
+            return Fact(name, f"better than all {better}", note)
+        return Fact(name, f"better than {better} of {len(sides)}", f"worse than {worse or 'none'}, {note}")
     if report.placebo:
         last = report.placebo[-1]
         return Fact(name, BY_WEIGHTS[last.verdict], "this says nothing of behaviour")
@@ -278,7 +278,11 @@ def _beside(told: Evaluation) -> list[str]:
     if not sides:
         return []
     better, worse = (sum(side) for side in zip(*sides, strict=True))
-    return [f"It does better than {better} of {len(sides)} controls and worse than {worse or 'none'}."]
+    if better == len(sides):
+        return [f"The repair does better than all {better} controls."]
+    return [
+        f"The repair does better than {better} of {len(sides)} controls and worse than {worse or 'none'}."
+    ]
 
 
 def _probed(told: Evaluation) -> list[str]:

@@ -117,11 +117,11 @@ def test_what_was_measured_before_and_after_leads(repaired: Report) -> None:
     assert done == "Repaired by csu. It learned from 1,080 texts, 80 of them with their answers."
     assert changed.startswith("Attack success went from 99.0% to 6.0%, clean accuracy from 88.0% to 87.2%.")
     assert "Chance does not explain the fall in attack success (95% intervals apart, n = 500)" in sure
-    assert "better than 3 of 3 controls and worse than none" in sure
+    assert "The repair does better than all 3 controls." in sure
     assert "No sign found in 200 probes (rate at most 1.5% at 95%)." in sure
     assert following.startswith("Before use, test it on your own task")
     assert facts(report)[1][1:] == ("attack success 99.0% → 6.0%", "clean accuracy 88.0% → 87.2%")
-    assert facts(report)[2][1:] == ("better than 3 of 3", "worse than none, measured on 500 examples")
+    assert facts(report)[2][1:] == ("better than all 3", "measured on 500 examples")
 
 
 @pytest.mark.parametrize(

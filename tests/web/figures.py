@@ -1,7 +1,7 @@
 """`python -m tests.web.figures`: take the pages' pictures for the docs, from a real server and repair.
 
 `python -m tests.web.figures REPORT.html` takes one alone, of a repair that trained for minutes: its behaviour
-and what calibration tried. The docs have it of the README's repair with 100 labelled and 1,000 plain sentences.
+and what calibration tried. The docs have it of the README's repair from 100 labelled and 1,000 plain texts.
 """
 
 import shutil
@@ -108,17 +108,20 @@ def take_report(browser: Any, report: Path) -> None:
 
 def take_evidence(browser: Any, report: Path) -> None:
     """Shares with their intervals, controls among them, and the calibration's curve."""
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page = browser.new_page(viewport={"width": 900, "height": 800})
     page.goto(report.as_uri())
     page.wait_for_selector("html[data-drawn=yes]", state="attached")
-    top, bottom = (page.locator(part).bounding_box() for part in ("#behaviour", "#calibration-plot-1"))
-    area = {
-        "x": 0,
-        "y": top["y"] - 16,
-        "width": 1280,
-        "height": bottom["y"] + bottom["height"] - top["y"] + 32,
+    behaviour, trained, tried = (
+        page.locator(part).bounding_box() for part in ("#behaviour", "#training-1", "#calibration-plot-1")
+    )
+    [calibration] = page.get_by_role("region", name="What calibration tried").all()
+    parts = {
+        "behaviour": (behaviour["y"], trained["y"]),
+        "calibration": (calibration.bounding_box()["y"], tried["y"] + tried["height"]),
     }
-    page.screenshot(path=FIGURES / "report-evidence.png", full_page=True, clip=area)
+    for name, (top, bottom) in parts.items():
+        area = {"x": 0, "y": top - 16, "width": 900, "height": bottom - top + 16}
+        page.screenshot(path=FIGURES / f"report-{name}.png", full_page=True, clip=area)
 
 
 if __name__ == "__main__":
