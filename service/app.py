@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from loramend.contracts.job import Job, JobEvents, JobPage
+from loramend.contracts.notice import WebhookMessage
 from loramend.contracts.report import Report
 from loramend.contracts.request import AnalysisRequest, RepairRequest
 from service.api import (
@@ -39,7 +40,7 @@ from service.jobs.connect import async_redis_from_url, redis_from_url
 from service.jobs.keys import KeyStore
 from service.jobs.passes import Passes
 from service.jobs.queue import Dispatcher
-from service.jobs.secrets import TokenVault
+from service.jobs.secrets import Sealer, TokenVault
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
 from service.settings import ServiceSettings
@@ -77,7 +78,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         app.include_router(router)
     problems.install(app)
     app.models = (
-        AnalysisRequest, RepairRequest, Job, JobPage, JobEvents, Report,
+        AnalysisRequest, RepairRequest, Job, JobPage, JobEvents, Report, WebhookMessage,
         uploads.Upload, methods.Methods, health.Health,
     )  # fmt: skip
     app.add_middleware(
@@ -105,6 +106,7 @@ def _gate(settings: ServiceSettings, services: Services) -> Gate:
 def _services(settings: ServiceSettings) -> Services:
     broker = settings.broker_url
     redis = redis_from_url(broker)
+    sealer = Sealer(settings.secret_key)
     storage = Storage(settings.storage_url, settings.storage_options)
     return Services(
         settings=settings,
@@ -113,7 +115,8 @@ def _services(settings: ServiceSettings) -> Services:
         store=JobStore(redis, max_attempts=settings.max_attempts, resend_seconds=settings.resend_seconds),
         storage=storage,
         dispatcher=Dispatcher(broker),
-        vault=TokenVault(redis, settings.secret_key),
+        sealer=sealer,
+        vault=TokenVault(redis, sealer),
         metrics=Metrics(),
         git_ids=GitIds(storage),
         uploads=anyio.CapacityLimiter(settings.max_concurrent_uploads),

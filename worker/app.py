@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery, Task, signals
 
 from loramend.procs import die_with_parent
-from service.jobs.queue import TASK, celery_options
+from service.jobs.queue import DELIVER_TASK, TASK, celery_options
 from service.jobs.records import Queue
 from worker.process import WorkerProcess
 from worker.reaper import Reaper
@@ -18,7 +18,7 @@ from worker.warden import Warden
 
 
 def create_app(settings: WorkerSettings, queues: Sequence[Queue]) -> Celery:
-    """The application with its one task, for a worker on those queues that runs one job at a time."""
+    """The application with its two tasks, for a worker on those queues that runs one job at a time."""
     app = Celery("loramend")
     app.conf.update(celery_options(settings.broker_url))
     app.conf.update(
@@ -47,13 +47,25 @@ def create_app(settings: WorkerSettings, queues: Sequence[Queue]) -> Celery:
 
     @app.task(name=TASK, bind=True, ignore_result=True)
     def run_job(self: "Task[Any, Any]", job_id: str) -> None:
-        if not re.fullmatch(r"[0-9a-f]{32}", job_id):
-            raise ValueError("a message holds a job's id and nothing else")
+        _check_id(job_id)
         info: dict[str, Any] = dict(self.request.delivery_info or {})
         run(job_id, info["routing_key"], child.tools, settings, process)
 
+    @app.task(name=DELIVER_TASK, ignore_result=True, time_limit=settings.webhook_limit)
+    def deliver_webhook(job_id: str) -> None:
+        _check_id(job_id)
+        # Imported here: only a child that does the work needs a client for it.
+        from worker.courier import deliver
+
+        deliver(job_id, child.tools, settings, process)
+
     _connect(settings, process, child)
     return app
+
+
+def _check_id(job_id: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{32}", job_id):
+        raise ValueError("a message holds a job's id and nothing else")
 
 
 class _Child:

@@ -43,6 +43,7 @@ class WorkerProcess:
         self._pid = multiprocessing.RawValue("q", 0)
         self._begun = multiprocessing.RawValue("d", 0.0)
         self._taken = multiprocessing.RawValue("q", 0)
+        self._busy_until = multiprocessing.RawValue("d", 0.0)
         self._job_id = multiprocessing.RawArray("c", 64)
 
     def stop_in(self, seconds: float) -> None:
@@ -64,6 +65,22 @@ class WorkerProcess:
         """How many messages have come."""
         count: int = self._taken.value
         return count
+
+    @contextmanager
+    def busy_for(self, seconds: float) -> Iterator[None]:
+        """In the child: a message has come that takes at most that long, and no lease."""
+        self.take()
+        self._busy_until.value = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._busy_until.value = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the child is at something; of one that died in `busy_for` that is so for its time."""
+        until: float = self._busy_until.value
+        return self.held is not None or time.monotonic() < until
 
     @property
     def must_hand_back(self) -> bool:

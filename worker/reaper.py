@@ -6,7 +6,9 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from loramend.contracts.errors import LoramendError
@@ -28,9 +30,9 @@ _UNFINISHED = timedelta(days=1)
 
 
 class Reaper:
-    """A thread that finds jobs whose worker died or whose message was lost, jobs that were kept long enough,
-    blobs nobody refers to, and folders of workers that were killed. Every worker runs one: the job store lets
-    only one of them act."""
+    """A thread that finds jobs whose worker died or whose message was lost, webhooks that are due, jobs that
+    were kept long enough, blobs nobody refers to, and folders of workers that were killed. Every worker runs
+    one: the job store lets only one of them act."""
 
     def __init__(self, tools: Tools, settings: WorkerSettings, process: WorkerProcess) -> None:
         self._tools = tools
@@ -73,16 +75,22 @@ class Reaper:
         self._say_alive()
         for job_id, queue in store.reap() if time.monotonic() >= self._reaps_at else ():
             _LOG.info("job %s is sent to %s again", job_id, queue, extra={"job": job_id})
-            try:
-                self._tools.dispatcher.send(job_id, queue)
-            except LoramendError as error:
-                _LOG.warning("job %s could not be sent: %s", job_id, error, extra={"job": job_id})
+            self._send(job_id, partial(self._tools.dispatcher.send, job_id, queue))
+        for job_id in self._tools.outbox.claim():
+            self._send(job_id, partial(self._tools.dispatcher.deliver, job_id))
         remove_leftovers(self._settings.work_dir, store)
         if self._stall.look():
             _LOG.critical("the worker takes no messages though some wait: it ends, to be started again")
             store.forget_worker(self._process.name)
             # The main thread cannot be relied on to end in order, and there is no job to hand back.
             os._exit(os.EX_TEMPFAIL)
+
+    def _send(self, job_id: str, send: Callable[[], None]) -> None:
+        """What cannot be sent is due again later."""
+        try:
+            send()
+        except LoramendError as error:
+            _LOG.warning("job %s could not be sent: %s", job_id, error, extra={"job": job_id})
 
     def _say_alive(self) -> None:
         """Tell the store that this worker lives, and notice where the store was away. Leases that ran out

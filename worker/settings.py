@@ -1,11 +1,13 @@
 """Settings of a worker process."""
 
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from service.jobs.outbox import Attempts
 from service.jobs.queue import VISIBILITY_SECONDS
 from service.jobs.retention import Retention
 from service.jobs.settings import GiB, JobsSettings, split_commas
@@ -52,6 +54,15 @@ class WorkerSettings(JobsSettings):
     )
     hub_attempts: int = Field(
         default=4, ge=1, description="How often the Hub is asked before it counts as unavailable."
+    )
+    webhook_seconds: float = Field(default=10, gt=0, description="Longest that one attempt may take.")
+    webhook_attempts: int = Field(
+        default=8, ge=1, description="How often it is tried to deliver a webhook before it is given up."
+    )
+    webhook_pause_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="Wait before the second attempt; before each further one it is four times as long.",
     )
     max_model_bytes: int = Field(
         default=1000 * GiB, gt=0, description="Largest download of one reference model."
@@ -100,7 +111,7 @@ class WorkerSettings(JobsSettings):
 
     @field_validator("hub_private_hosts", mode="before")
     @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
+    def _split_hub_hosts(cls, value: Any) -> Any:
         return split_commas(value)
 
     @model_validator(mode="after")
@@ -108,6 +119,16 @@ class WorkerSettings(JobsSettings):
         if self.hard_seconds >= VISIBILITY_SECONDS:
             raise ValueError(f"phase_seconds must stay under {VISIBILITY_SECONDS - 60}")
         return self
+
+    @property
+    def webhook_limit(self) -> int:
+        """When an attempt that does not end by itself is killed: looking up a name may take its time."""
+        return ceil(self.webhook_seconds) + 30
+
+    def attempts(self) -> Attempts:
+        """How a webhook is tried."""
+        most, pause = self.webhook_attempts, self.webhook_pause_seconds
+        return Attempts(most, pause, longest=self.webhook_limit + 10)
 
     def retention(self) -> Retention:
         """How long and how much is kept."""

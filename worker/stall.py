@@ -24,7 +24,7 @@ class Stall:
         """Whether that has been so for as long as it takes to be sure. Raises RedisError, which is no stall:
         there is nothing to take then."""
         process = self._process
-        taken, busy = process.taken, process.held is not None or process.stopping
+        taken, busy = process.taken, process.busy or process.stopping
         try:
             idle = not busy and taken == self._taken and self._messages.waiting(process.queues) > 0
         except BaseException:

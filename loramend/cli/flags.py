@@ -24,6 +24,8 @@ _FLAGS = {
     "/evaluation": "--evaluate",
     "/publish": "--publish",
     "/hub_token": "--send-hub-token",
+    "/webhook": "--webhook",
+    "/webhook/secret": "--webhook-secret",
     "/seed": "--seed",
     "/header/Host": "--server",
 }

@@ -11,6 +11,7 @@ from loramend.cli.errors import fails_in_one_line
 from loramend.cli.output import print_json
 
 _PUBLISH = "Publishing"
+_WEBHOOK = "Being told"
 
 
 @fails_in_one_line
@@ -53,6 +54,21 @@ def submit(
             rich_help_panel=_PUBLISH,
         ),
     ] = False,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="POST there when the job has ended, signed.", rich_help_panel=_WEBHOOK
+        ),
+    ] = None,
+    webhook_secret: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LORAMEND_WEBHOOK_SECRET",
+            metavar="whsec_…",
+            help="What signs it, known to the receiver: whsec_ and 24 to 64 random bytes in base64.",
+            rich_help_panel=_WEBHOOK,
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
     out: Annotated[
         Path | None,
@@ -88,6 +104,12 @@ def submit(
         raise typer.BadParameter(
             "an inspection takes no --step, text, --publish or --out", param_hint="'--inspect'"
         )
+    if webhook is not None and not webhook_secret:
+        raise typer.BadParameter(
+            "a webhook is signed: give --webhook-secret or LORAMEND_WEBHOOK_SECRET, such as one made with "
+            'echo "whsec_$(openssl rand -base64 32)"',
+            param_hint="'--webhook'",
+        )
     if out is not None:
         check_free(out.expanduser().resolve(), replace=False)
     server = check_server(server)
@@ -97,6 +119,8 @@ def submit(
                  (("base", base), ("aligned", aligned)) if text}  # fmt: skip
     if send_hub_token:
         document["hub_token"] = hub_token()
+    if webhook is not None:
+        document["webhook"] = {"url": webhook, "secret": webhook_secret}
     with connected(server, key) as client, Sending(client, maps) as sending:
         texts = sending.texts(
             {"clean": clean, "unlabelled": unlabelled, "validation": validation,

@@ -71,7 +71,7 @@ def _follow(client: httpx.Client, job: str, *, events_on_stdout: bool) -> None:
 
         for event in shown:
             show(event)
-        if not any(event.ends for event in past[-1:]):
+        if not any(event.ends for event in past):
             for event in follow(client, job, past[-1].id if past else None):
                 show(event)
 

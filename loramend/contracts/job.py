@@ -11,6 +11,7 @@ from loramend.contracts.errors import Problem
 from loramend.contracts.request import JobKind, ModelRef, Publish, Source
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import Step
+from loramend.contracts.webhook import JobWebhook
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
 TERMINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "canceled"})
@@ -91,6 +92,7 @@ class Job(BaseModel):
     evaluation: EvaluationSpec | None = None
     validation_share: float = 0.2
     publish: Publish | None = None
+    webhook: JobWebhook | None = None
     seed: int = 0
     progress: Progress | None = None
     cancel_requested: bool = False
@@ -114,9 +116,10 @@ class JobEvent(BaseModel):
 
     id: str
     at: datetime
-    type: Literal["status", "progress"]
+    type: Literal["status", "progress", "webhook"]
     data: dict[str, Any] = Field(
-        description="`status` events: {status, error?}; `progress` events: a Progress."
+        description="`status` events: {status, error?}; `progress` events: a Progress; `webhook` events, "
+        "after the job's end: {state, attempt, detail}, the state as in the job's `webhook`."
     )
 
 

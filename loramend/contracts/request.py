@@ -17,6 +17,7 @@ from loramend.contracts.data import DataRef, EvaluationSpec
 from loramend.contracts.names import HubId, PublishId, Revision, Sha256
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import Step
+from loramend.contracts.webhook import Webhook
 
 
 class Source(BaseModel):
@@ -108,6 +109,7 @@ class AnalysisRequest(BaseModel):
         default=None,
         description="Hub token for this request alone; encrypted at rest, deleted when the job ends.",
     )
+    webhook: Webhook | None = Field(default=None, description="Is told when the job has ended.")
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 

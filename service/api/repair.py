@@ -37,6 +37,7 @@ _REFUSALS: tuple[ErrorCode, ...] = (
     "reference_required",
     "reference_not_found",
     "path_not_allowed",
+    "webhook_not_allowed",
     "idempotency_key_reused",
     "idempotency_in_flight",
     "payload_too_large",
@@ -138,6 +139,16 @@ _REPAIR_EXAMPLES = {
             "base": {"hub_id": "org/model"},
             "aligned": {"hub_id": "org/model-instruct"},
             "steps": [{"type": "csu", "penalty": 10}],
+        },
+    },
+    "webhook": {
+        "summary": "Told to another service when it has ended",
+        "value": {
+            "source": {"hub_id": "someone/adapter"},
+            "webhook": {
+                "url": "https://ci.example.org/hooks/loramend",
+                "secret": "whsec_ZXhhbXBsZXMgYXJlIG5vIHNlY3JldHM6IGRyYXcgMjQ=",
+            },
         },
     },
     "upload": {

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from loramend.contracts.errors import Problem
+from loramend.contracts.notice import WebhookMessage
 from service.api.gate import RESULTS_COOKIE, needed_scope
 from service.api.guard import OPEN_PATHS, opened_by_pass
 from service.api.problems import examples
@@ -89,6 +90,26 @@ def _security(path: str, method: str) -> list[dict[str, list[str]]]:
     return [{"apiKey": [needed_scope(method.upper(), path)]}, *passed, {}]
 
 
+def _webhook() -> dict[str, Any]:
+    """What a request's `webhook` gets."""
+    headers = {
+        "webhook-id": "The same at every attempt.",
+        "webhook-timestamp": "The attempt's time, in seconds since 1970.",
+        "webhook-signature": "`v1,` and the HMAC-SHA256 of `id.timestamp.body` under the secret's bytes, in "
+        "base64.",
+    }
+    return {
+        "summary": "A job has ended",
+        "description": "After Standard Webhooks. Sent again, less and less often, until the answer is a 2xx "
+        "or 410, or it is given up; `webhook` events of the job tell how it goes.",
+        "parameters": [
+            {"name": name, "in": "header", "required": True, **header(text)} for name, text in headers.items()
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": ref(WebhookMessage)}}},
+        "responses": {"2XX": {"description": "Received"}, "410": {"description": "Send no more of this job"}},
+    }
+
+
 def _document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
@@ -105,6 +126,7 @@ def _document(app: FastAPI, models: Sequence[type[BaseModel]]) -> dict[str, Any]
         "examples": examples(),
         "securitySchemes": _SECURITY,
     }
+    document["webhooks"] = {"job-ended": {"post": _webhook()}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             operation["security"] = _security(path, method)

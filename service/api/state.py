@@ -16,7 +16,7 @@ from service.api.metrics import Metrics
 from service.api.spool import Spool
 from service.jobs.queue import Dispatcher
 from service.jobs.records import BlobRef, JobRecord
-from service.jobs.secrets import TokenVault
+from service.jobs.secrets import Sealer, TokenVault
 from service.jobs.storage import Storage
 from service.jobs.store import JobStore
 from service.settings import ServiceSettings
@@ -37,6 +37,7 @@ class Services:
     store: JobStore
     storage: Storage
     dispatcher: Dispatcher
+    sealer: Sealer
     vault: TokenVault
     metrics: Metrics
     git_ids: GitIds

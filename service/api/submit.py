@@ -19,6 +19,7 @@ from loramend.contracts.data import DataRole
 from loramend.contracts.errors import AdapterError, LoramendError, RequestError
 from loramend.contracts.job import TERMINAL
 from loramend.contracts.request import AnalysisRequest, JobKind, RepairRequest
+from loramend.contracts.webhook import JobWebhook
 from service.api.body import Form, media_type_of, parse_object, read_document, read_form
 from service.api.caller import Caller
 from service.api.data import check_has_data, checked_data, data_of, with_parts
@@ -30,6 +31,7 @@ from service.api.state import Services
 from service.jobs.intake import store_data, take_upload
 from service.jobs.records import BlobRef, DataFile, JobRecord, new_job_id
 from service.jobs.roots import check_model_path
+from service.jobs.targets import check_target
 
 _LOG = logging.getLogger("service.jobs")
 RETRY_SECONDS = 2
@@ -143,6 +145,7 @@ def _create(
     if owner is not None:
         services.store.check_active(owner, max_active)
     _check_models(services, asked)
+    hook = _webhook(services, asked)
     texts: dict[DataRole, tuple[Path, str]] = {}
     if isinstance(asked, RepairRequest):
         _check_recipe(asked)
@@ -154,7 +157,7 @@ def _create(
             services.vault.put(job_id, asked.hub_token)
         files = _take(services, submission, job_id, folder)
         data = store_data(texts, job_id=job_id, storage=services.storage, store=services.store)
-        record = _record(submission, job_id, files, data)
+        record = _record(submission, job_id, files, data).model_copy(update=hook)
         stored = services.store.create(record, idempotency=claim, max_active=max_active)
     except RedisError:
         # The job may have been stored all the same; a token without one expires.
@@ -200,6 +203,16 @@ def _send(services: Services, record: JobRecord) -> None:
         services.dispatcher.send(record.id, record.phase_queue)
     except LoramendError as error:
         _LOG.warning("job %s waits for the reaper: %s", record.id, error)
+
+
+def _webhook(services: Services, asked: AnalysisRequest) -> dict[str, Any]:
+    """The record's fields of the webhook, its secret sealed."""
+    if asked.webhook is None:
+        return {}
+    url, secret = asked.webhook.url, asked.webhook.secret
+    check_target(url, services.settings.webhook_private_hosts, where="/webhook/url")
+    sealed = services.sealer.seal(secret, "webhooks", "/webhook/secret")
+    return {"webhook": JobWebhook(url=url), "webhook_secret": sealed}
 
 
 def _check_models(services: Services, asked: AnalysisRequest) -> None:

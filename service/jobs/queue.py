@@ -18,6 +18,7 @@ from service.jobs.records import QUEUES, Queue
 from service.jobs.state import PREFIX
 
 TASK = "loramend.run"
+DELIVER_TASK = "loramend.deliver"
 _LOG = logging.getLogger("service.queue")
 _EXCHANGE = Exchange("loramend", type="direct")
 _KEY_PREFIX = f"{PREFIX}mq:"
@@ -68,8 +69,16 @@ class Dispatcher:
 
     def send(self, job_id: str, queue: Queue) -> None:
         """Ask the workers of `queue` to go on with the job. Raises LoramendError `broker_unavailable`."""
+        self._send(TASK, job_id, queue)
+
+    def deliver(self, job_id: str) -> None:
+        """Ask the workers of queue `io` to deliver the job's webhook. Raises LoramendError
+        `broker_unavailable`."""
+        self._send(DELIVER_TASK, job_id, "io")
+
+    def _send(self, task: str, job_id: str, queue: Queue) -> None:
         try:
-            self._app.send_task(TASK, args=[job_id], queue=queue)
+            self._app.send_task(task, args=[job_id], queue=queue)
         except (OperationalError, RedisError, OSError) as error:
             raise _unavailable() from error
         except Exception as error:

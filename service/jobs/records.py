@@ -67,6 +67,9 @@ class JobRecord(Job):
     starved: int = Field(
         default=0, ge=0, description="How many of its workers the kernel killed for want of memory."
     )
+    webhook_secret: str | None = Field(
+        default=None, description="Encrypted; gone when the webhook is delivered or given up."
+    )
     archive: BlobRef | None = None
     report: BlobRef | None = Field(default=None, description="As JSON.")
     report_html: BlobRef | None = Field(default=None, description="The same report as a page.")

@@ -39,12 +39,17 @@ class JobsSettings(BaseSettings):
         default_factory=dict, description="Options for that filesystem, as JSON.", repr=False
     )
     secret_key: SecretStr | None = Field(
-        default=None, description="Fernet key that encrypts Hub tokens sent with a request."
+        default=None, description="Fernet key that encrypts what requests bring of secrets."
     )
     model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="Folders under which a request may name local models; a JSON list, or joined by "
         f"'{os.pathsep}'.",
+    )
+    webhook_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts to which webhooks may go wherever they are, and over plain http too, such as a "
+        "receiver in the same network; without port; a JSON list, or joined by commas.",
     )
     max_upload_bytes: int = Field(default=2 * GiB, gt=0)
     max_unpacked_bytes: int = Field(default=4 * GiB, gt=0)
@@ -76,6 +81,11 @@ class JobsSettings(BaseSettings):
             except ValueError:
                 raise ValueError("must be a Fernet key: 32 bytes in URL-safe base64") from None
         return value
+
+    @field_validator("webhook_private_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return split_commas(value)
 
     @field_validator("model_roots", mode="before")
     @classmethod

@@ -2,12 +2,14 @@
 
 Keys, all under `loramend:`
 
-    job:<id>        hash: the record as JSON, version, lease (fence, worker, lease_until), sends, due, write
+    job:<id>        hash: the record as JSON, version, lease (fence, worker, lease_until), sends, due,
+                    hook_sends, hook_due, write
     events:<id>     stream of the job's events; its entry ids are the event ids
     jobs            sorted set of all job ids; ids sort by time, so pages go by member
     status:<s>      the same for each status
     owner:<o>:jobs, owner:<o>:status:<s>  the same two for the jobs of an API key's owner
     due             job id by the time (ms) at which the reaper must look at it
+    outbox          ended job by the time (ms) at which the reaper must look at its webhook
     token:<id>      the job's Hub token, encrypted
     blob:<sha256>   sorted set: who refers to a blob, until when (ms; +inf for jobs)
     holds           digest by the time (ms) at which a temporary reference may have run out
@@ -49,6 +51,8 @@ class State:
     worker       who holds the lease, "" for nobody
     sends        how many times a message was sent for the current wait
     due          when the reaper must look: end of the lease, or when to send the message again; 0 never
+    hook_sends   how many times a message was sent for the webhook's next attempt; -1 while a worker is at one
+    hook_due     when the reaper must look at the webhook; 0 never
     """
 
     record: JobRecord
@@ -59,6 +63,8 @@ class State:
     lease_until: int = 0
     sends: int = 0
     due: int = 0
+    hook_sends: int = 0
+    hook_due: int = 0
 
     @property
     def leased(self) -> bool:
@@ -70,7 +76,7 @@ class State:
 class Event:
     """What a change tells."""
 
-    type: Literal["status", "progress"]
+    type: Literal["status", "progress", "webhook"]
     data: dict[str, Any]
 
 
@@ -103,6 +109,11 @@ if change.due > 0 then
 else
   redis.call('ZREM', prefix .. 'due', change.id)
 end
+if change.hook_due > 0 then
+  redis.call('ZADD', prefix .. 'outbox', change.hook_due, change.id)
+else
+  redis.call('ZREM', prefix .. 'outbox', change.id)
+end
 for _, sha in ipairs(change.keep) do redis.call('ZADD', prefix .. 'blob:' .. sha, '+inf', change.id) end
 for _, sha in ipairs(change.drop) do
   redis.call('ZREM', prefix .. 'blob:' .. sha, change.id)
@@ -126,6 +137,7 @@ for _, index in ipairs(change.indexes) do
   redis.call('ZREM', index .. 'jobs', change.id)
 end
 redis.call('ZREM', prefix .. 'due', change.id)
+redis.call('ZREM', prefix .. 'outbox', change.id)
 local free = {}
 for _, sha in ipairs(change.drop) do
   local blob = prefix .. 'blob:' .. sha
@@ -271,6 +283,7 @@ class StateTable:
             "max_active": max_active if record.owner is not None else 0,
             "active": ACTIVE,
             "due": 0 if terminal else new.due,
+            "hook_due": new.hook_due,
             "keep": [sha for sha in after if sha not in before],
             "drop": [sha for sha in before if sha not in after],
             "event_type": event.type if event else "",
@@ -286,6 +299,8 @@ class StateTable:
             "lease_until": new.lease_until,
             "sends": new.sends,
             "due": new.due,
+            "hook_sends": new.hook_sends,
+            "hook_due": new.hook_due,
         }
         keys = [job_key(record.id), events_key(record.id), token_key(record.id)]
         if claim is not None:
@@ -314,4 +329,7 @@ def _parse(row: dict[str, str], now: int) -> State:
         lease_until=int(row["lease_until"]),
         sends=int(row["sends"]),
         due=int(row["due"]),
+        # A job of an older version has neither.
+        hook_sends=int(row.get("hook_sends", 0)),
+        hook_due=int(row.get("hook_due", 0)),
     )

@@ -34,13 +34,14 @@ def waiting(state: State, resend_ms: int, *, sends: int = 1) -> State:
 
 
 def ended(state: State, status: JobStatus) -> tuple[State, Event]:
-    """At its end, where nothing needs its checkpoints any more. Raises ValueError for a status that ends
-    nothing."""
+    """At its end, where nothing needs its checkpoints any more, and its webhook is due at once. Raises
+    ValueError for a status that ends nothing."""
     if status not in TERMINAL:
         raise ValueError(f"{status} ends no job")
     fields: dict[str, Any] = {"status": status, "finished_at": as_datetime(state.now), "checkpoints": {}}
     state = with_fields(state, fields)
-    return replace(state, worker="", lease_until=0), status_event(state.record)
+    hook_due = state.now if state.record.webhook is not None else 0
+    return replace(state, worker="", lease_until=0, hook_due=hook_due), status_event(state.record)
 
 
 def lost(state: State, max_attempts: int, resend_ms: int) -> tuple[State, Event]:

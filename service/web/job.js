@@ -34,7 +34,10 @@ export class JobPage {
     if (!hasEnded(job.status)) {
       await follow(jobId, {
         signal: leaving.signal,
-        onEvent: (event) => (event.type === "status" ? this.status(event.data.status) : this.progress(event.data)),
+        onEvent: (event) => {
+          if (event.type === "status") this.status(event.data.status);
+          else if (event.type === "progress") this.progress(event.data);
+        },
         onLink: (there) => tell(this.link, there ? "" : "Connection lost. Trying again; the job goes on."),
       });
     }

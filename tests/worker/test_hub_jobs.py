@@ -15,7 +15,7 @@ from loramend.contracts.report import Report
 from loramend.contracts.request import Source
 from loramend.signing.verify import verify_folder
 from service.jobs.records import JobRecord, new_job_id
-from service.jobs.secrets import TokenVault
+from service.jobs.secrets import Sealer, TokenVault
 from tests.fixtures.worker import Bench
 from tests.hub.local import LocalHub
 from tests.signing.keys import make_key, secret_of
@@ -47,7 +47,7 @@ def test_from_the_hub_and_back_to_it(bench: Bench, hub: LocalHub, base_commit: s
     hub.accounts.add_user("someone")
     token = hub.accounts.add_token("someone", "write")
     key = Fernet.generate_key().decode()
-    vault = TokenVault(bench.redis, SecretStr(key))
+    vault = TokenVault(bench.redis, Sealer(SecretStr(key)))
     private, public = make_key(tmp_path, "signer")
     bench.env |= {"LORAMEND_HUB_ENDPOINT": hub.endpoint, "LORAMEND_SECRET_KEY": key, "HF_TOKEN": ""}
     bench.env["LORAMEND_SIGN_KEY"] = str(private)

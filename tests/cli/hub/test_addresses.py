@@ -12,7 +12,8 @@ import httpx2
 import pytest
 from huggingface_hub import close_session, get_session
 
-from loramend.cli.hub.addresses import CheckedBackend, is_public
+from loramend.addresses import is_public
+from loramend.cli.hub.addresses import CheckedBackend
 from loramend.cli.hub.client import Hub
 from loramend.contracts.errors import JobError
 

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from loramend.contracts.errors import LoramendError
-from service.jobs.secrets import TokenVault
+from service.jobs.secrets import Sealer, TokenVault
 from service.jobs.store import JobStore
 from tests.service.jobs.jobs import new_record
 
@@ -18,7 +18,7 @@ TOKEN = SecretStr("hf_" + "s3cr3t" * 6)
 
 @pytest.fixture
 def vault(redis_client: "redis.Redis") -> TokenVault:
-    return TokenVault(redis_client, SecretStr(Fernet.generate_key().decode()))
+    return TokenVault(redis_client, Sealer(SecretStr(Fernet.generate_key().decode())))
 
 
 def dump(client: "redis.Redis") -> str:
@@ -71,7 +71,7 @@ def test_it_goes_when_the_job_ends(
 
 def test_without_a_key_no_token_is_taken(redis_client: "redis.Redis") -> None:
     with pytest.raises(LoramendError, match="LORAMEND_SECRET_KEY") as refused:
-        TokenVault(redis_client, None).put("job", TOKEN)
+        TokenVault(redis_client, Sealer(None)).put("job", TOKEN)
     assert refused.value.code == "request_invalid"
 
 
@@ -79,5 +79,5 @@ def test_another_key_cannot_read_it(vault: TokenVault, redis_client: "redis.Redi
     vault.put("job", TOKEN)
     for key in (None, SecretStr(Fernet.generate_key().decode())):
         with pytest.raises(LoramendError, match="same LORAMEND_SECRET_KEY") as refused:
-            TokenVault(redis_client, key).get("job")
+            TokenVault(redis_client, Sealer(key)).get("job")
         assert TOKEN.get_secret_value() not in str(refused.value)
