@@ -87,7 +87,12 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         keys_required=settings.keys_required,
         allowed_hosts=settings.hosts,
     )
-    app.add_middleware(Busy, most=settings.max_concurrent_requests, body_seconds=settings.body_seconds)
+    app.add_middleware(
+        Busy,
+        most=settings.max_concurrent_requests,
+        body_seconds=settings.body_seconds,
+        least_rate=settings.body_bytes_per_second,
+    )
     app.add_middleware(RequestContext, metrics=services.metrics)
     return app
 

@@ -60,7 +60,12 @@ class ServiceSettings(JobsSettings):
         description="Requests worked on at a time, event streams among them; one more is answered 503.",
     )
     body_seconds: float = Field(
-        default=60, gt=0, description="Longest wait for the next piece of a body; then the answer is 408."
+        default=60,
+        gt=0,
+        description="How long a body may pause, and fall behind the rate below; then the answer is 408.",
+    )
+    body_bytes_per_second: int = Field(
+        default=4096, ge=0, description="What a body must bring on average; 0: any number."
     )
     idle_seconds: int = Field(
         default=75,

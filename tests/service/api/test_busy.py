@@ -3,7 +3,10 @@
 import hashlib
 import http.client
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.e2e
 CONTENT = b"some content"
 UPLOAD = f"PUT /uploads/{hashlib.sha256(CONTENT).hexdigest()}"
 FORM = "POST /repair", "Content-Type: multipart/form-data; boundary=b"
+FORM_BEGINS = b'--b\r\nContent-Disposition: form-data; name="adapter"; filename="a"\r\n\r\n'
 
 
 @pytest.fixture
@@ -72,6 +76,75 @@ def test_a_body_that_stops_coming_is_given_up(
         answer.begin()
         assert (answer.status, json.load(answer)["code"]) == (408, "request_timeout")
     wait_until(lambda: files_in(tmp_path / "blobs") == [] and left_behind(tmp_path) == [])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"body_seconds": 0.5, "body_bytes_per_second": 1000, "max_concurrent_uploads": 1}],
+    indirect=True,
+)
+@pytest.mark.parametrize(("call", "first"), [((UPLOAD,), b""), (FORM, FORM_BEGINS)])
+def test_a_body_that_drips_gives_its_place_up(
+    running: Running, tmp_path: Path, call: tuple[str, ...], first: bytes
+) -> None:
+    """However short its pauses are, and though its first piece was a long one."""
+    fast = hashlib.sha256(CONTENT * 10_000).hexdigest()
+    with begin(running, *call) as connection:
+        connection.sendall(chunk(first + b"-" * 4000))
+        stopped, sent = threading.Event(), 0
+
+        def drip() -> None:
+            nonlocal sent
+            with suppress(OSError):  # the server has had enough
+                while not stopped.wait(0.02):
+                    connection.sendall(chunk(b"-"))
+                    sent += 1
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        stopped.set()
+        dripping.join()
+        assert (answer.status, json.load(answer)["code"]) == (408, "request_timeout")
+    assert sent > 10
+    again = httpx2.put(f"{running.url}/uploads/{fast}", content=CONTENT * 10_000)
+    assert again.status_code == 201, "the place is free, and whoever is quick is not bothered"
+    wait_until(lambda: len(files_in(tmp_path / "blobs")) == 1 and left_behind(tmp_path) == [])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"body_seconds": 0.5, "body_bytes_per_second": rate} for rate in (0, 100)], indirect=True
+)
+def test_a_body_that_keeps_the_rate_may_take_long(running: Running) -> None:
+    content = b"-" * (9 if running.services.settings.body_bytes_per_second == 0 else 900)
+    upload = f"PUT /uploads/{hashlib.sha256(content).hexdigest()}"
+    step = len(content) // 9
+    with begin(running, upload) as connection:
+        for start in range(0, len(content), step):
+            connection.sendall(chunk(content[start : start + step]))
+            time.sleep(0.2)
+        connection.sendall(chunk(b""))
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 201")
+
+
+@pytest.mark.parametrize("settings", [{"body_seconds": 0.3}], indirect=True)
+def test_the_servers_own_time_is_not_the_bodys(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk makes no client slow."""
+    put_stream = running.services.storage.put_stream
+
+    def slow(chunks: Iterator[bytes], **options: Any) -> Any:
+        def late() -> Iterator[bytes]:
+            for piece in chunks:
+                time.sleep(0.1)
+                yield piece
+
+        return put_stream(late(), **options)
+
+    monkeypatch.setattr(running.services.storage, "put_stream", slow)
+    content = bytes(1 << 20)
+    answer = httpx2.put(f"{running.url}/uploads/{hashlib.sha256(content).hexdigest()}", content=content)
+    assert answer.status_code == 201
 
 
 @pytest.mark.parametrize("settings", [{"body_seconds": 1, "wait_seconds": 2}], indirect=True)
