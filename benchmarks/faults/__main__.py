@@ -2,8 +2,9 @@
 
 Starts a broker with its append-only file, an API and two workers of its own with short leases, sends jobs
 over HTTP, does them harm, and follows every job to its end. After that: each job ended exactly once, as
-expected; each success has the weights of an undisturbed run; no lease, message, token, temporary file or
-unreferenced blob is left; no request made two jobs. Exits with 1 where anything was lost.
+expected, and its webhook was told so; each success has the weights of an undisturbed run, and was published
+in one commit where it was to be; no lease, message, token, temporary file or unreferenced blob is left; no
+request made two jobs. Exits with 1 where anything was lost.
 
     python -m benchmarks.faults            200 jobs and more, a quarter of an hour on two cores
     python -m benchmarks.faults --quick    a few minutes
@@ -21,6 +22,7 @@ from benchmarks.faults import faults
 from benchmarks.faults.campaign import Campaign, Row
 from benchmarks.faults.checks import check
 from benchmarks.faults.disk import small_disk
+from benchmarks.faults.outside import Outside, outside
 from benchmarks.faults.rig import running
 from benchmarks.faults.table import table
 from benchmarks.faults.works import Works, make_works
@@ -30,6 +32,8 @@ _SHARES: list[tuple[faults.Fault, int]] = [
     (faults.none, 10),
     (faults.worker_killed, 40),
     (faults.child_killed, 25),
+    (faults.training_killed, 6),
+    (faults.publishing_killed, 10),
     (faults.api_killed, 30),
     (faults.broker_killed, 30),
     (faults.visibility_passed, 2),
@@ -41,7 +45,7 @@ _SHARES: list[tuple[faults.Fault, int]] = [
 ]
 _DISK_SHARE = 16
 _ALL = sum(share for _, share in _SHARES) + _DISK_SHARE
-_LEAST = {"none": 6, "canceled": 5, "poison": 5, "visibility_passed": 1}
+_LEAST = {"none": 6, "canceled": 5, "poison": 5, "visibility_passed": 1, "training_killed": 1}
 _QUICK = 40
 _MARKS = ("<!-- table -->\n", "<!-- end of table -->\n")
 
@@ -74,19 +78,27 @@ def campaign(
 ) -> tuple[list[Row], list[str]]:
     """All faults with so many jobs in all. Returns the rows, and what is wrong with no job in particular."""
     root.mkdir(parents=True, exist_ok=True)
-    works = make_works(root / "adapters")
+    with outside(root / "outside") as world:
+        return _campaign(root, world, jobs, seed, only)
+
+
+def _campaign(
+    root: Path, world: Outside, jobs: int, seed: int, only: list[str] | None
+) -> tuple[list[Row], list[str]]:
+    works = make_works(root / "adapters", world.token)
     chosen = [pair for pair in _SHARES if only is None or pair[0].__name__ in only or pair[0] is faults.none]
-    rows, wrong = _on_one_rig(root / "data", works, [(f, _part(f, n, jobs)) for f, n in chosen], seed)
+    parts = [(fault, _part(fault, share, jobs)) for fault, share in chosen]
+    rows, wrong = _on_one_rig(root / "data", world, works, parts, seed)
     if only is None or faults.disk_filled.__name__ in only:
         with small_disk(root / "disk") as disk:
             if disk is None:
                 print("disk filled: not done, since this process may not mount a file system", flush=True)
                 return rows, wrong
-            parts: list[tuple[faults.Fault, int]] = [
+            on_disk: list[tuple[faults.Fault, int]] = [
                 (faults.none, _LEAST["none"]),
                 (faults.disk_filled, _part(faults.disk_filled, _DISK_SHARE, jobs)),
             ]
-            more, also = _on_one_rig(disk / "data", works, parts, seed)
+            more, also = _on_one_rig(disk / "data", world, works, on_disk, seed)
         undisturbed, full = more
         rows[0].jobs += undisturbed.jobs
         rows[0].losses += undisturbed.losses
@@ -95,9 +107,9 @@ def campaign(
 
 
 def _on_one_rig(
-    root: Path, works: Works, parts: list[tuple[faults.Fault, int]], seed: int
+    root: Path, world: Outside, works: Works, parts: list[tuple[faults.Fault, int]], seed: int
 ) -> tuple[list[Row], list[str]]:
-    with running(root) as rig:
+    with running(root, world) as rig:
         run = Campaign(rig, rig.broker_url, random.Random(seed))
         try:
             for fault, count in parts:

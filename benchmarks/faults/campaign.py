@@ -52,7 +52,7 @@ class Campaign:
     def __init__(self, rig: Rig, broker_url: str, chance: random.Random) -> None:
         self.rig = rig
         self.chance = chance
-        self.client = Client(rig.url)
+        self.client = Client(rig.url, rig.outside.webhook)
         self.dispatcher = Dispatcher(broker_url)
         self.undisturbed: dict[str, str] = {}
         self.rows: list[Row] = []

@@ -9,6 +9,8 @@ from typing import cast
 from benchmarks.faults.campaign import Campaign, Row
 from benchmarks.faults.rig import WORKERS
 from loramend.contracts.job import TERMINAL
+from service.jobs.records import JobRecord
+from tests.fixtures.receiver import is_signed
 
 _PREFIX = "loramend:"
 # Leftovers are looked for at intervals; what has not gone by then stays.
@@ -30,6 +32,8 @@ def check(campaign: Campaign) -> list[str]:
     for what, left in _LEFT.items():
         if found := _once_clear(campaign, left):
             wrong.append(f"{what}: {', '.join(found[:5])}{' …' if len(found) > 5 else ''} ({len(found)})")
+    for row in campaign.rows:
+        _check_told(campaign, row)
     return wrong
 
 
@@ -50,6 +54,20 @@ def _check_jobs(campaign: Campaign, row: Row) -> None:
                 row.losses.append(f"{sent.id} ({sent.kind}) has other weights than an undisturbed run")
 
 
+def _check_told(campaign: Campaign, row: Row) -> None:
+    """Every end was told to the webhook: at least once, signed, in the same words each time."""
+    for sent in row.jobs:
+        now = campaign.client.get(sent.id) or {}
+        received = campaign.rig.outside.receiver.received
+        messages = [each for each in received if each.headers["webhook-id"] == f"msg_{sent.id}"]
+        types = {each.document["type"] for each in messages}
+        if now.get("webhook", {}).get("state") != "delivered" or types != {f"job.{now.get('status')}"}:
+            told = f"{now.get('webhook')}, {', '.join(types) or 'nothing'}"
+            row.losses.append(f"{sent.id}, {now.get('status')}, did not tell so to its webhook: {told}")
+        if not all(map(is_signed, messages)) or len({each.body for each in messages}) > 1:
+            row.losses.append(f"{sent.id} sent webhooks that differ, or are not signed")
+
+
 def _leases(campaign: Campaign) -> list[str]:
     redis = campaign.rig.redis
     held = [str(key) for key in redis.scan_iter(f"{_PREFIX}job:*") if redis.hget(str(key), "worker")]
@@ -66,6 +84,18 @@ def _tokens(campaign: Campaign) -> list[str]:
     return [str(key) for key in campaign.rig.redis.scan_iter(f"{_PREFIX}token:*")]
 
 
+def _webhooks(campaign: Campaign) -> list[str]:
+    """Those that wait, or whose secret is still there."""
+    waiting = {str(job_id) for job_id in campaign.rig.redis.zrange(f"{_PREFIX}outbox", 0, -1)}
+    return sorted(waiting | {record.id for record in _records(campaign) if record.webhook_secret})
+
+
+def _records(campaign: Campaign) -> list[JobRecord]:
+    keys = campaign.rig.redis.scan_iter(f"{_PREFIX}job:*")
+    found = (campaign.rig.store.get(str(key).rpartition(":")[2]) for key in keys)
+    return [record for record in found if record is not None]
+
+
 def _temporary(campaign: Campaign) -> list[str]:
     """What lies in the work folder, which is the system's temporary one too, and among unfinished blobs and
     subspaces. Every running process keeps one folder for itself, empty but for folders."""
@@ -80,16 +110,14 @@ def _temporary(campaign: Campaign) -> list[str]:
 
 def _unreferenced(campaign: Campaign) -> list[str]:
     """Blobs that no job refers to, once every temporary hold has run out."""
-    referred = set()
-    for key in campaign.rig.redis.scan_iter(f"{_PREFIX}job:*"):
-        record = campaign.rig.store.get(str(key).rpartition(":")[2])
-        referred |= set(record.blobs()) if record else set()
+    referred = {digest for record in _records(campaign) for digest in record.blobs()}
     stored: list[Path] = list((campaign.rig.folder.blobs / "sha256").rglob("*"))
     return [path.name for path in stored if path.is_file() and path.name not in referred]
 
 
 _LEFT: dict[str, Callable[[Campaign], list[str]]] = {
     "leases that stayed": _leases,
+    "webhooks that stayed": _webhooks,
     "messages that stayed": _messages,
     "tokens that stayed": _tokens,
     "temporary files that stayed": _temporary,

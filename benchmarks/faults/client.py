@@ -42,17 +42,19 @@ class Sent:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job is asked to do with which adapter (packed)."""
+    """What a job is asked to do with which adapter (packed) and which text, by its role."""
 
     name: str
     adapter: bytes
     request: dict[str, Any]
+    texts: dict[str, bytes] = field(default_factory=dict)
 
 
 class Client:
-    """Talks to one server; used by several threads at a time."""
+    """Talks to one server, and has it tell `webhook` of every job's end; several threads may use it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, webhook: dict[str, str]) -> None:
+        self._webhook = webhook
         self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(30.0))
 
     def close(self) -> None:
@@ -76,12 +78,14 @@ class Client:
 
     def _try(self, work: Work, key: str) -> tuple[dict[str, Any], str | None]:
         """The answer, and the code of an error or "no answer"."""
-        if "source" in work.request:
-            given: dict[str, Any] = {"json": work.request}
+        request = work.request | {"webhook": self._webhook}
+        if "source" in request:
+            given: dict[str, Any] = {"json": request}
         else:
+            texts = {role: (f"{role}.jsonl", text) for role, text in work.texts.items()}
             given = {
-                "files": {"adapter": ("adapter.tar", work.adapter)},
-                "data": {"request": json.dumps(work.request)},
+                "files": {"adapter": ("adapter.tar", work.adapter), **texts},
+                "data": {"request": json.dumps(request)},
             }
         try:
             answer = self._http.post("/repair", headers={"Idempotency-Key": key}, **given)
@@ -113,6 +117,12 @@ class Client:
         answer = self._http.get(path)
         answer.raise_for_status()
         return hashlib.sha256(answer.content).hexdigest()
+
+    def report(self, job_id: str) -> dict[str, Any]:
+        """The job's report."""
+        answer = self._http.get(f"/jobs/{job_id}/report", headers={"Accept": "application/json"})
+        said: dict[str, Any] = answer.raise_for_status().json()
+        return said
 
     def jobs(self) -> list[str]:
         """The ids of all jobs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.faults.campaign import ENDED, Campaign, Row
 from benchmarks.faults.client import Sent, Work
 from benchmarks.faults.rig import API, BROKER, GRACE_SECONDS, LEASE_SECONDS, WORKERS
+from benchmarks.faults.trained import CHECKPOINT_EVERY, make_trained
 from benchmarks.faults.works import Works
 
 Fault = Callable[[Campaign, Works, int], Row]
@@ -45,6 +46,36 @@ def child_killed(campaign: Campaign, works: Works, count: int) -> Row:
     """The process in which a worker runs its job is killed."""
     row = campaign.row("worker's child killed -9")
     return _struck(campaign, row, works.of(works.medium, count), (5.0, 15.0), campaign.rig.kill_child)
+
+
+def training_killed(campaign: Campaign, works: Works, count: int) -> Row:
+    """A worker is killed in the middle of each training, and another goes on from the checkpoint."""
+    trained = make_trained(campaign.rig.outside.models)
+    _undisturbed(campaign, campaign.rows[0], [trained])
+    row = campaign.row("worker killed -9 in mid-training")
+    jobs = [trained] * count
+    hits = _struck_in_phase(campaign, row, jobs, "train", (0.0, 1.0), begun=2 * CHECKPOINT_EVERY, most=1)
+    for sent in row.jobs:
+        if hits.get(sent.id) and sent.outcome == "succeeded":
+            (training,) = campaign.client.report(sent.id)["training"]
+            if not training["resumed_at"]:
+                row.losses.append(f"{sent.id} began its training anew")
+    return row
+
+
+def publishing_killed(campaign: Campaign, works: Works, count: int) -> Row:
+    """A worker is killed while it publishes, before the Hub has made the commit or after; some answers of the
+    Hub are lost besides."""
+    row = campaign.row("worker killed -9 while publishing")
+    jobs = works.publishing(count)
+    _struck_in_phase(campaign, row, jobs, "publish", (0.0, 1.5))
+    for sent in row.jobs:
+        repo_id = str(sent.seen["publish"]["repo_id"])
+        found = campaign.rig.outside.commits(repo_id, sent.id)
+        told = ((sent.seen.get("result") or {}).get("published") or {}).get("commit")
+        if found != [told]:
+            row.losses.append(f"{sent.id} tells of commit {told}, and {repo_id} has {found or 'none'}")
+    return row
 
 
 def api_killed(campaign: Campaign, works: Works, count: int) -> Row:
@@ -254,11 +285,47 @@ def _struck(
     return row
 
 
-def _spare(campaign: Campaign, waiting: list[Sent], hits: dict[str, int], name: str) -> bool:
+def _struck_in_phase(
+    campaign: Campaign,
+    row: Row,
+    jobs: Sequence[Work],
+    phase: str,
+    seconds: tuple[float, float],
+    *,
+    begun: int = 0,
+    most: int = _MOST_HITS,
+) -> dict[str, int]:
+    """Send the jobs, and kill the worker of one that is in that phase and has done as much there, so many
+    seconds after it was seen there. Returns how often each job was hit, which is so often at most."""
+    campaign.submit(row, jobs)
+    hits: dict[str, int] = {}
+
+    def strike(waiting: list[Sent]) -> None:
+        for sent in waiting:
+            if hits.get(sent.id, 0) >= most:
+                continue
+            record = campaign.rig.store.get(sent.id)
+            progress = record.progress if record is not None else None
+            name = campaign.rig.worker_of(sent.id)
+            if name and progress is not None and progress.phase == phase and progress.done >= begun:
+                campaign.rig.pause(campaign.chance.uniform(*seconds))
+                there = campaign.rig.worker_of(sent.id) == name
+                if there and not _spare(campaign, waiting, hits, name, most):
+                    campaign.rig.kill(name)
+                    row.done += 1
+                return
+
+    campaign.finish(row, strike)
+    return hits
+
+
+def _spare(
+    campaign: Campaign, waiting: list[Sent], hits: dict[str, int], name: str, most: int = _MOST_HITS
+) -> bool:
     """Count a hit on the job that this worker runs; true where that would be one too many."""
     for sent in waiting:
         if campaign.rig.worker_of(sent.id) == name:
-            if hits.get(sent.id, 0) >= _MOST_HITS:
+            if hits.get(sent.id, 0) >= most:
                 return True
             hits[sent.id] = hits.get(sent.id, 0) + 1
     return False

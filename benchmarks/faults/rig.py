@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.faults.outside import Outside
 from loramend.cli.broker import Broker, embedded_broker
 from loramend.cli.datafolder import DataFolder, open_data_folder
 from loramend.cli.supervisor import Program, Supervisor
@@ -31,8 +32,9 @@ class Rig:
     """Broker with its append-only file, API and workers in one data folder, looked after as by
     `loramend serve`, with short leases."""
 
-    def __init__(self, folder: DataFolder, broker: Broker, *, hub: str) -> None:
+    def __init__(self, folder: DataFolder, broker: Broker, outside: Outside) -> None:
         self.folder = folder
+        self.outside = outside
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ended: list[str] = []
@@ -43,7 +45,7 @@ class Rig:
             "LORAMEND_WORK_DIR": str(folder.work),
             "LORAMEND_CACHE_DIR": str(folder.cache),
             "LORAMEND_PORT": str(self.port),
-            "LORAMEND_HUB_ENDPOINT": hub,
+            **outside.settings(),
             "LORAMEND_LEASE_SECONDS": str(LEASE_SECONDS),
             "LORAMEND_REAP_SECONDS": "0.3",
             "LORAMEND_RESEND_SECONDS": "3",
@@ -147,14 +149,10 @@ class Rig:
 
 
 @contextmanager
-def running(root: Path) -> Iterator[Rig]:
-    """A rig in that folder, for as long as the block runs. Its Hub takes connections and never answers."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as silent,
-        open_data_folder(root) as folder,
-        embedded_broker(folder) as broker,
-    ):
-        rig = Rig(folder, broker, hub=f"http://127.0.0.1:{silent.getsockname()[1]}")
+def running(root: Path, outside: Outside) -> Iterator[Rig]:
+    """A rig in that folder, for as long as the block runs."""
+    with open_data_folder(root) as folder, embedded_broker(folder) as broker:
+        rig = Rig(folder, broker, outside)
         try:
             rig.start()
             yield rig

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAULTS = ["worker_killed", "api_killed", "broker_killed", "delivered_twice"]
+FAULTS = ["worker_killed", "publishing_killed", "api_killed", "broker_killed", "delivered_twice"]
 
 
 @pytest.mark.e2e
@@ -23,6 +23,7 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == [
         "none",
         "worker killed -9",
+        "worker killed -9 while publishing",
         "API killed -9 and restarted",
         "broker killed -9 and restarted",
         "same message delivered again",
