@@ -25,6 +25,8 @@ from worker.tools import Tools
 _LOG = logging.getLogger("worker.webhook")
 # Of an answer nobody reads more than its status; so much of it lets the other side end in order.
 _ANSWER_BYTES = 1 << 14
+# What is not written by then is not known: the webhook is sent again. Within the limit of an attempt.
+_SETTLE_SECONDS = 20.0
 
 
 def deliver(job_id: str, tools: Tools, settings: WorkerSettings, process: WorkerProcess) -> None:
@@ -39,7 +41,7 @@ def deliver(job_id: str, tools: Tools, settings: WorkerSettings, process: Worker
             return
         attempt = record.webhook.attempts
         outcome = _attempt(record, record.webhook.url, tools, settings)
-        insist(lambda: tools.outbox.settle(job_id, attempt, outcome))
+        insist(lambda: tools.outbox.settle(job_id, attempt, outcome), _SETTLE_SECONDS)
     _LOG.info("job %s, webhook, attempt %d: %s", job_id, attempt, outcome.detail, extra={"job": job_id})
 
 

@@ -87,6 +87,11 @@ class JobsSettings(BaseSettings):
     def _split_hosts(cls, value: Any) -> Any:
         return split_commas(value)
 
+    @field_validator("webhook_private_hosts")
+    @classmethod
+    def _as_urls_have_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower().rstrip(".") for host in value)
+
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A job's end is told to a receiver that was down at first; the secret is found nowhere after it."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ def job_of(served: Served, job_id: str) -> Any:
     return httpx.get(f"{served.url}/jobs/{job_id}").json()
 
 
+def is_delivered(served: Served, job_id: str) -> bool:
+    return bool(job_of(served, job_id)["webhook"]["state"] == "delivered")
+
+
 def webhook_events(served: Served, job_id: str) -> list[Any]:
     events = httpx.get(f"{served.url}/jobs/{job_id}/events").json()["events"]
     return [event["data"] for event in events if event["type"] == "webhook"]
@@ -53,7 +58,7 @@ def test_a_receiver_that_comes_up_later_is_told(tmp_path: Path) -> None:
         }  # fmt: skip
         with receiving(port=port) as receiver:
             for job in jobs:
-                wait_for(lambda job=job: job_of(served, job)["webhook"]["state"] == "delivered", what=job)
+                wait_for(partial(is_delivered, served, job), what=job)
             time.sleep(1)
         told = {request.headers["webhook-id"]: request for request in receiver.received}
         assert len(told) == len(receiver.received) == len(jobs), "each once"

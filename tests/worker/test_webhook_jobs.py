@@ -30,8 +30,8 @@ def job(bench: Bench, receiver: Receiver, tmp_path: Path) -> JobRecord:
     key = Fernet.generate_key().decode()
     bench.env |= {"LORAMEND_SECRET_KEY": key, "LORAMEND_WEBHOOK_PRIVATE_HOSTS": "127.0.0.1"}
     sealed = Sealer(SecretStr(key)).seal(SecretStr(SECRET), "webhooks", "")
-    hook = {"webhook": JobWebhook(url=receiver.url()), "webhook_secret": sealed}
-    return bench.submit(make_adapter(tmp_path / "adapter"), **hook)
+    webhook = JobWebhook(url=receiver.url())
+    return bench.submit(make_adapter(tmp_path / "adapter"), webhook=webhook, webhook_secret=sealed)
 
 
 def delivered(bench: Bench, job: JobRecord) -> JobWebhook:

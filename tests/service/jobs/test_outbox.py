@@ -50,7 +50,7 @@ def webhook(store: JobStore, job_id: str) -> JobWebhook:
 
 
 def due(client: "redis.Redis") -> list[str]:
-    return list(client.zrange("loramend:outbox", 0, -1))
+    return [str(job_id) for job_id in client.zrange("loramend:outbox", 0, -1)]
 
 
 @pytest.mark.parametrize("how", ["failed", "canceled"])

@@ -26,6 +26,14 @@ def test_hosts_that_a_hub_may_lead_to(text: str, monkeypatch: pytest.MonkeyPatch
     assert WorkerSettings().hub_private_hosts == ("a.internal", "b")
 
 
+@pytest.mark.parametrize("settings", [ServiceSettings, WorkerSettings])
+def test_hosts_that_webhooks_may_go_to(settings: type[JobsSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAMEND_WEBHOOK_PRIVATE_HOSTS", "Ci.Internal., 127.0.0.1")
+    assert settings().webhook_private_hosts == ("ci.internal", "127.0.0.1")
+    monkeypatch.setenv("LORAMEND_WEBHOOK_PRIVATE_HOSTS", "")
+    assert settings().webhook_private_hosts == ()
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     key = Fernet.generate_key().decode()
     monkeypatch.setenv("LORAMEND_BROKER_URL", "redis://:hush@host/0")
