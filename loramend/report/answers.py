@@ -16,6 +16,7 @@ from loramend.evaluation.words import CONTROLS, compared
 from loramend.report.advice import advice
 from loramend.report.words import (
     BY_WEIGHTS,
+    IN_WORDS,
     NOT_MEASURED,
     NOTHING_TO_MEASURE_ON,
     WORDS_TOLD,
@@ -96,14 +97,15 @@ def facts(report: Report) -> list[Fact]:
     else:
         how_far = moved(report.totals.distance or 0.0)
         value = f"{count_changed(report)} of {modules(report.totals.modules)}"
-        first = Fact("Changed", value, f"the update moved by {how_far} its norm")
+        first = Fact("Changed", value, f"the new update is {how_far} the old one's norm away from it")
     return [first, _behaviour_fact(report), _beside_fact(report)]
 
 
 def _suspected(report: Report) -> Answer:
     premise = {
-        "poisoned_adapter": "The adapter is not trusted; the base model is.",
-        "poisoned_base": "The base model is not trusted; the adapter is, but may be too weak to outweigh it.",
+        "poisoned_adapter": "The request suspects the adapter and trusts the base model.",
+        "poisoned_base": "The request suspects the base model; the adapter it trusts, which may be too weak "
+        "to outweigh a backdoor there.",
         None: "No threat was named, and nothing here is a verdict on the adapter.",
     }[report.threat]
     before = variant(report.evaluation, "before")
@@ -123,11 +125,9 @@ def _suspected(report: Report) -> Answer:
     elif report.threat is None:
         shown = "Weights alone were measured; they cannot show whether a trigger works."
     else:
-        shown = "That is what the request assumed; nothing was measured that shows it."
+        shown = "Nothing was measured that shows it."
         if searched:
-            shown = (
-                "That is what the request assumed; the search of the vocabulary found no word that shows it."
-            )
+            shown = "The search of the vocabulary found no word that shows it."
         if any(map(asks_for_an_answer, searched)):
             shown = "Rare words turn more than half of the texts of an answer, as under a style trigger."
     return Answer("What was wrong or suspected", f"{premise} {shown}", details)
@@ -139,7 +139,7 @@ def _done(report: Report) -> Answer:
     if report.kind == "inspect":
         lead = f"Inspected: its weights were measured and nothing was changed. {read}"
         return Answer(question, lead, [strongest(report.modules)] if report.modules else [])
-    lead = f"Repaired by {', then '.join(step.type for step in report.steps)}."
+    lead = f"Ran {', then '.join(f'{step.type} ({IN_WORDS[step.type]})' for step in report.steps)}."
     if report.training:
         texts = max(trained.texts for trained in report.training)
         labelled = max(trained.labelled for trained in report.training)
@@ -164,7 +164,8 @@ def _changed(report: Report) -> Answer:
         return Answer(question, lead, [f"{reason} ({modules(n)})." for reason, n in reasons.most_common(3)])
     far = moved(totals.distance or 0.0)
     weights = (
-        f"{count_changed(report)} of {modules(totals.modules)} changed; the update moved by {far} its norm."
+        f"{count_changed(report)} of {modules(totals.modules)} changed; the new update is {far} the "
+        "old one's norm away from it."
     )
     details = [f"‖ΔW‖ over all modules went from {totals.norm_before:.4g} to {totals.norm_after or 0:.4g}."]
     steps = [(step.distance, step.type, module.name) for module in report.modules for step in module.steps]
@@ -181,7 +182,7 @@ def _sure(report: Report) -> Answer:
     told = report.evaluation
     if told is None:
         ran = any(step.text is not None for step in report.steps)
-        lead = f"Behaviour was not measured, so {_whether(report)} is not known."
+        lead = "Behaviour was not measured, so whether a trigger works is not known."
         if report.placebo:
             lead += f" {_by_weights(report.placebo[-1])}"
         reason = [] if report.kind == "inspect" else [NOTHING_TO_MEASURE_ON if ran else NOT_MEASURED]
@@ -199,7 +200,7 @@ def _behaviour_fact(report: Report) -> Fact:
     told = report.evaluation
     before, after = variant(told, "before"), variant(told, "after")
     if told is None or before is None:
-        return Fact("Behaviour", "not measured", f"{_whether(report)} is not known")
+        return Fact("Behaviour", "not measured", "whether a trigger works is not known")
     of = right(told)
     clean = _arrow(before.clean, after.clean if after else None)
     if before.attack is not None:
@@ -219,7 +220,7 @@ def _beside_fact(report: Report) -> Fact:
         return Fact(name, _BY_BEHAVIOUR[told.placebo], f"measured on {told.examples} examples")
     if told is not None and (sides := _sides(told)):
         better, worse = (sum(side) for side in zip(*sides, strict=True))
-        note = f"measured on {told.examples} examples"
+        note = f"simpler ways, measured on the same {told.examples} examples"
         if better == len(sides):
             return Fact(name, f"better than all {better}", note)
         return Fact(name, f"better than {better} of {len(sides)}", f"worse than {worse or 'none'}, {note}")
@@ -293,8 +294,10 @@ def _probed(told: Evaluation) -> list[str]:
         return []
     if now.flips.count == 0:
         return [f"No sign found in {now.flips.n} probes (rate at most {at_most(now.flips.n):.1%} at 95%)."]
-    earlier = f", before the repair in {before.flips.count}" if after and before and before.flips else ""
-    return [f"In {now.flips.count} of {now.flips.n} trigger-blind probes the answer flipped{earlier}."]
+    earlier = f" ({before.flips.count} before the repair)" if after and before and before.flips else ""
+    return [
+        f"Rare words and plain sentences put in flipped {now.flips.count} of {now.flips.n} answers{earlier}."
+    ]
 
 
 def _by_weights(comparison: PlaceboComparison) -> str:
@@ -307,12 +310,8 @@ def _by_weights(comparison: PlaceboComparison) -> str:
 
 
 def _turned(found: list[str]) -> str:
-    quoted = [f'"{word}"' for word in found]
-    return f"A search found words that turn its answer as a trigger would: {named(quoted, WORDS_TOLD)}."
-
-
-def _whether(report: Report) -> str:
-    return "whether a trigger works" if report.kind == "inspect" else "whether a trigger still works"
+    quoted = named([f'"{word}"' for word in found], WORDS_TOLD)
+    return f"A search found words that turn the given adapter's answer as a trigger would: {quoted}."
 
 
 def _arrow(before: Rate, after: Rate | None) -> str:

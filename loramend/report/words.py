@@ -15,9 +15,7 @@ from loramend.contracts.report import ModuleReport, Report, Totals
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import CsuStep, RescaleStep, Step
 
-NOT_MEASURED = (
-    "Only weights were looked at: whether refusals came back, or accuracy was lost, is not known either."
-)
+NOT_MEASURED = "Only weights were looked at: whether the adapter's own task suffered is not known, either."
 NOTHING_TO_MEASURE_ON = (
     "No labelled examples were left to measure on: what accuracy was lost is not known either."
 )
@@ -54,6 +52,19 @@ WORDS_TOLD = 3
 """Words found that the report's first answers name."""
 _CHANCE = 0.5
 _TIMES = 2.0
+
+IN_WORDS: dict[str, str] = {
+    "clean_subspace": "only what clean text uses is kept",
+    "csu": "corrected against the alignment's directions",
+    "intruders": "singular vectors foreign to the base are scaled down",
+    "random_subspace": "a control: corrected against random directions",
+    "rescale": "scaled by the base's largest singular values",
+    "restore": "the alignment is added again",
+    "rora": "trained on clean text",
+    "safe_lora": "projected onto the alignment",
+    "shrink": "a control: the update made smaller",
+}
+"""What each step does, for readers who do not know its name."""
 
 BY_WEIGHTS = {
     "indistinguishable_by_weights": "not told apart by weights",
@@ -126,7 +137,7 @@ def describe_rare(report: TrainingReport) -> list[str]:
     if not report.rare:
         return []
     told = ", ".join(f"{share_of(found.turned)} answered {found.answer}" for found in report.rare)
-    sentence = f"Rare words in two places of five turned {told}."
+    sentence = f"Two words in five exchanged for rare ones turned {told}."
     if asks_for_an_answer(report):
         sentence += (
             " More than half is more than chance turns: odd text itself may ask for an answer, as under a "
@@ -152,8 +163,8 @@ def describe_search(report: TrainingReport) -> str:
         by_answer.setdefault(word.answer, []).append(word)
     told = "; ".join(_turning(answer, words) for answer, words in by_answer.items())
     return (
-        f"{len(report.found)} of {report.searched:,} words of the vocabulary turn the adapter's answer in "
-        f"nine of ten texts or more: {told}. So does a trigger word; so may a word that means much to the "
+        f"{len(report.found)} of {report.searched:,} words of the vocabulary turn the given adapter's answer "
+        f"in nine of ten texts or more: {told}. So does a trigger word; so may a word that means much to the "
         "task."
     )
 

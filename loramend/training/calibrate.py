@@ -173,7 +173,7 @@ def _sentence(chosen: Candidate, reference: Rate | None, max_clean_drop: float, 
             "No labelled examples were held out, so clean accuracy could not be measured: the strongest "
             "candidate was taken."
         )
-    clean, limit = chosen.clean, f"{max_clean_drop:g} points"
+    clean, limit = chosen.clean, f"{max_clean_drop:g} point{'' if max_clean_drop == 1 else 's'}"
     measured = (
         f"{clean.count} of {clean.n} held-out {units} right ({100 * clean.low:.1f} to "
         f"{100 * clean.high:.1f}% at 95%), {reference.count} by the reference"

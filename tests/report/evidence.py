@@ -35,7 +35,7 @@ def calibration(*, labelled: bool = True) -> Calibration:
             )
             for place, right in enumerate(rights)
         ],
-        sentence="The strongest candidate within 1 points was taken.",
+        sentence="The strongest candidate within 1 point was taken.",
     )
 
 

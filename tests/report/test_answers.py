@@ -65,11 +65,13 @@ def untouched(report: Report) -> Report:
 def test_weights_alone_claim_nothing_of_behaviour(repaired: Report) -> None:
     suspected, done, changed, sure, following = leads(repaired)
     assert suspected.startswith(
-        "The adapter is not trusted; the base model is. That is what the request assumed"
+        "The request suspects the adapter and trusts the base model. Nothing was measured"
     )
-    assert done == "Repaired by csu. From weights alone, without text."
-    assert re.fullmatch(r"2 of 2 modules changed; the update moved by \d+\.\d% of its norm\.", changed)
-    assert sure.startswith("Behaviour was not measured, so whether a trigger still works is not known.")
+    assert done == "Ran csu (corrected against the alignment's directions). From weights alone, without text."
+    assert re.fullmatch(
+        r"2 of 2 modules changed; the new update is \d+\.\d% of the old one's norm away from it\.", changed
+    )
+    assert sure.startswith("Behaviour was not measured, so whether a trigger works is not known.")
     assert "which says nothing of behaviour" in sure
     assert following.startswith("Measure before use: run loramend evaluate")
     assert NOT_MEASURED in repaired.summary
@@ -114,14 +116,18 @@ def test_what_was_measured_before_and_after_leads(repaired: Report) -> None:
         "With the trigger in, the model gave the target on 99.0% of 500 examples before the repair."
         in suspected
     )
-    assert done == "Repaired by csu. It learned from 1,080 texts, 80 of them with their answers."
+    assert (
+        done
+        == "Ran csu (corrected against the alignment's directions). It learned from 1,080 texts, 80 of them "
+        "with their answers."
+    )
     assert changed.startswith("Attack success went from 99.0% to 6.0%, clean accuracy from 88.0% to 87.2%.")
     assert "Chance does not explain the fall in attack success (95% intervals apart, n = 500)" in sure
     assert "The repair does better than all 3 controls." in sure
     assert "No sign found in 200 probes (rate at most 1.5% at 95%)." in sure
     assert following.startswith("Before use, test it on your own task")
     assert facts(report)[1][1:] == ("attack success 99.0% → 6.0%", "clean accuracy 88.0% → 87.2%")
-    assert facts(report)[2][1:] == ("better than all 3", "measured on 500 examples")
+    assert facts(report)[2][1:] == ("better than all 3", "simpler ways, measured on the same 500 examples")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +166,8 @@ def test_what_it_costs_is_said(repaired: Report) -> None:
     cost = "Weigh what it costs: clean accuracy fell from 88.0% to 60.0%, beyond chance."
     assert leads(report)[4].endswith(cost)
     assert (
-        "In 40 of 200 trigger-blind probes the answer flipped, before the repair in 20." in leads(report)[3]
+        "Rare words and plain sentences put in flipped 40 of 200 answers (20 before the repair)."
+        in leads(report)[3]
     )
 
 
@@ -191,7 +198,9 @@ def test_an_inspection_has_no_verdict() -> None:
 
 def test_a_poisoned_base_stays_poisoned() -> None:
     report = made(CSU, threat="poisoned_base")
-    assert leads(report)[0].startswith("The base model is not trusted; the adapter is, but may be too weak")
+    assert leads(report)[0].startswith(
+        "The request suspects the base model; the adapter it trusts, which may be too weak"
+    )
     assert any("no adapter changes what is in it" in sentence for sentence in answers(report)[4].details)
 
 
@@ -212,11 +221,11 @@ def test_words_that_were_found_are_named(repaired: Report) -> None:
     run = training().model_copy(update={"searched": 20_000, "found": found})
     without = evaluation(trigger=None)
     report = with_evidence(repaired, without, run)
-    named = 'A search found words that turn its answer as a trigger would: "mn", "tq", "cf" and 1 more.'
-    assert named in leads(report)[0]
+    named = 'as a trigger would: "mn", "tq", "cf" and 1 more.'
+    assert f"A search found words that turn the given adapter's answer {named}" in leads(report)[0]
     assert any("--trigger word:WORD" in sentence for sentence in answers(report)[4].details)
     none = with_evidence(repaired, without, run.model_copy(update={"found": []}))
-    assert "the search of the vocabulary found no word that shows it" in leads(none)[0]
+    assert "The search of the vocabulary found no word that shows it" in leads(none)[0]
 
 
 def test_rare_words_that_turn_an_answer_are_told(repaired: Report) -> None:

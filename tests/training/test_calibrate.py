@@ -80,7 +80,7 @@ def test_the_strongest_that_keeps_accuracy_is_taken(bench: Bench) -> None:
     assert agreed[2] is not None
     assert agreed[2].rate == 1
     assert agreed[2].n == 250
-    assert "within 1 points" in report.sentence
+    assert "within 1 point of" in report.sentence
     assert f"{rights[chosen]} of 200" in report.sentence
 
 

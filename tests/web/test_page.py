@@ -33,7 +33,7 @@ def test_from_drop_to_report_and_pulled_adapter(
     page.fill("#step-0-k", "3")
     job = submit(page)
     await_status(page, "succeeded")
-    assert "Repaired by csu" in page.inner_text("#job")
+    assert "Ran csu" in page.inner_text("#job")
     asked = httpx.get(f"{server.url}/jobs/{job}").json()
     assert (asked["threat"], asked["steps"][0]["k"]) == ("poisoned_adapter", 3)
 
