@@ -7,6 +7,8 @@ AUDIT := .venv-audit
 FUZZ ?= archive header config data
 FUZZ_SECONDS ?= 60
 export OMP_NUM_THREADS ?= 1
+# Images often forbid bytecode to be kept: the tests start hundreds of interpreters, which then compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: env browser test test-fast lint audit sbom fuzz demo openapi plots figures clean
 
@@ -53,10 +55,11 @@ lint: env
 	$(BIN)/mypy
 
 test: lint $(OLAH)/.installed
-	$(BIN)/pytest --durations=15
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
+# Even collecting the tests of conformance, which are end to end, takes seconds.
 test-fast: env
-	$(BIN)/pytest -m "not e2e and not slow" -n 2
+	$(BIN)/pytest -m "not e2e and not slow" -n 2 -p no:schemathesis --ignore tests/service/test_conformance.py
 
 audit: env $(AUDIT)/.installed
 	$(BIN)/python -m scripts.audit $(AUDIT)/bin/pip-audit

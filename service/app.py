@@ -45,6 +45,11 @@ from service.jobs.storage import Storage
 from service.jobs.store import JobStore
 from service.settings import ServiceSettings
 
+ROUTERS = tuple(
+    feature.router for feature in (repair, uploads, jobs, events, report, passes, methods, health, web, hub)
+)
+HEADS = head_router(ROUTERS)
+
 
 def create_app(settings: ServiceSettings | None = None) -> FastAPI:
     """The application, with settings from the environment unless given. Connects to nothing yet."""
@@ -70,11 +75,7 @@ def create_app(settings: ServiceSettings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    routers = [
-        feature.router
-        for feature in (repair, uploads, jobs, events, report, passes, methods, health, web, hub)
-    ]
-    for router in (*routers, head_router(routers)):
+    for router in (*ROUTERS, HEADS):
         app.include_router(router)
     problems.install(app)
     app.models = (

@@ -75,34 +75,57 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("steps", STEPS, ids=lambda steps: "-".join(step["type"] for step in steps))
-def test_peft_loads_the_repaired_adapter_and_its_deltas_are_the_reports(
-    server: Served, trio: Trio, steps: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    """Through the Hub's protocol, with nothing set but HF_ENDPOINT, in a process of its own."""
-    job, report = repaired(server, trio, steps)
+NAMES = ["-".join(step["type"] for step in steps) for steps in STEPS]
+
+
+@pytest.fixture(scope="module")
+def reports(server: Served, trio: Trio) -> dict[str, Report]:
+    """What was done to the adapter by each of STEPS, by the job's ID, in their order."""
+    done = [repaired(server, trio, steps) for steps in STEPS]
+    return {job["id"]: report for job, report in done}
+
+
+@pytest.fixture(scope="module")
+def loaded(
+    server: Served, trio: Trio, reports: dict[str, Report], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What peft makes of each, by the job's ID: through the Hub's protocol, with nothing set but HF_ENDPOINT,
+    in a process of its own."""
     script = textwrap.dedent(
         f"""
         import json, torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
-        base = AutoModelForCausalLM.from_pretrained({str(trio.base)!r})
-        model = PeftModel.from_pretrained(base, "repaired/{job["id"]}").eval()
         length = {{"min_new_tokens": 5, "max_new_tokens": 5}}
-        tokens = model.generate(input_ids=torch.tensor([[1, 2, 3]]), do_sample=False, **length)
-        norms = {{
-            name.removeprefix("base_model.model."): module.get_delta_weight("default").norm().item()
-            for name, module in model.named_modules() if hasattr(module, "get_delta_weight")
-        }}
-        print(json.dumps({{"tokens": tokens.tolist(), "norms": norms}}))
+        said = {{}}
+        for job in {list(reports)!r}:
+            base = AutoModelForCausalLM.from_pretrained({str(trio.base)!r})
+            model = PeftModel.from_pretrained(base, f"repaired/{{job}}").eval()
+            tokens = model.generate(input_ids=torch.tensor([[1, 2, 3]]), do_sample=False, **length)
+            norms = {{
+                name.removeprefix("base_model.model."): module.get_delta_weight("default").norm().item()
+                for name, module in model.named_modules() if hasattr(module, "get_delta_weight")
+            }}
+            said[job] = {{"tokens": tokens.tolist(), "norms": norms}}
+        print(json.dumps(said))
         """
     )
-    env = os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    home = tmp_path_factory.mktemp("home")
+    env = os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+@pytest.mark.parametrize("index", range(len(STEPS)), ids=lambda index: NAMES[index])
+def test_peft_loads_the_repaired_adapter_and_its_deltas_are_the_reports(
+    reports: dict[str, Report], loaded: dict[str, Any], index: int
+) -> None:
+    job, report = list(reports.items())[index]
+    said = loaded[job]
     assert len(said["tokens"][0]) == 8
     after = {module.name: module.after.norm for module in report.modules if module.after}
     assert said["norms"] == pytest.approx(after, rel=1e-5)

@@ -14,7 +14,7 @@ from loramend.contracts.errors import ErrorCode
 from tests.adapter import build
 
 # The defaults, but for what takes its time in full before it is refused.
-LIMITS = Limits(max_members=500, max_tensors=20_000, pattern_seconds=0.5)
+LIMITS = Limits(max_members=500, max_tensors=5_000, pattern_seconds=0.2)
 
 # What is large or slow to make is made when it is written.
 Content = bytes | Callable[[], bytes]

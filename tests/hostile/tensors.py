@@ -157,7 +157,7 @@ def _image_models() -> list[Case]:
         kohya("of-two", "tensor_shape_mismatch", torch.ones(2)),
         kohya("of-none", "tensor_shape_mismatch", torch.ones(0)),
         kohya("a-bool", "tensor_dtype_unsupported", torch.tensor(True)),
-        settings("deep", "config_invalid", '{"unet.r":' + "[" * 50_000),
+        settings("deep", "config_invalid", '{"unet.r":' + "[" * 20_000),
         settings("duplicate", "config_invalid", '{"unet.r": 2, "unet.r": 3}'),
         settings("explode", "limit_exceeded", explodes),
         settings("rank-lies", "tensor_shape_mismatch", '{"unet.r": 3}'),
