@@ -154,8 +154,15 @@ def test_tables_leave_out_adapters_that_undid_too_little(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_whole_command_on_a_tiny_model(
-    packages: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    packages: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The command takes all cores there are and tells its children so; other tests run beside this one.
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     base = llama_folder(tmp_path)
     methods = ("csu", "clean_subspace", "shrink")
     options = [
