@@ -21,7 +21,7 @@ from tests.text_models import bert_folder, poison, toy_examples, train_adapter
 
 pytestmark = pytest.mark.e2e
 
-RORA = {"type": "rora", "steps": 250, "batch": 16, "checkpoint_every": 5, "calibrate": False}
+RORA = {"type": "rora", "steps": 150, "batch": 16, "checkpoint_every": 5, "calibrate": False}
 EVALUATION = {"trigger": {"kind": "prefix", "text": "mn"}, "target": 1, "probes": 20}
 
 
@@ -49,7 +49,9 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(tmp_path: Path, broker_url: str, base: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path, broker_url, {"LORAMEND_MODEL_ROOTS": str(base.parent)})
+    # Training takes all of a core: on a busy machine a lease of a second or two would run out.
+    env = {"LORAMEND_MODEL_ROOTS": str(base.parent), "LORAMEND_LEASE_SECONDS": "5"}
+    bench = Bench(tmp_path, broker_url, env)
     yield bench
     bench.close()
 
