@@ -24,7 +24,10 @@ def own_folder(prefix: str) -> tuple[Path, int]:
     remove_abandoned(Path(tempfile.gettempdir()), f"{prefix}*")
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix))
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # taken for abandoned by another that starts now
+            continue
         if claim(descriptor):
             return path, descriptor
         os.close(descriptor)

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from loramend.leftovers import claim, remove_abandoned
+import pytest
+
+from loramend.leftovers import claim, own_folder, remove_abandoned
 
 HOLDER = """
 import os, sys
@@ -49,3 +52,13 @@ def test_links_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     remove_abandoned(tmp_path, "link")
     assert (tmp_path / "link").is_symlink()
+
+
+def test_many_that_start_at_once_each_have_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its making and its lock a folder looks abandoned to the others."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(own_folder, ["worker-"] * 100))
+    assert sorted(tmp_path.iterdir()) == sorted(path for path, _ in made)
+    for _, descriptor in made:
+        os.close(descriptor)
