@@ -218,12 +218,9 @@ def _beside_fact(report: Report) -> Fact:
     told = report.evaluation
     if told is not None and told.placebo is not None:
         return Fact(name, _BY_BEHAVIOUR[told.placebo], f"measured on {told.examples} examples")
-    if told is not None and (sides := _sides(told)):
-        better, worse = (sum(side) for side in zip(*sides, strict=True))
+    if told is not None and (standing := _standing(told)):
         note = f"simpler ways, measured on the same {told.examples} examples"
-        if better == len(sides):
-            return Fact(name, f"better than all {better}", note)
-        return Fact(name, f"better than {better} of {len(sides)}", f"worse than {worse or 'none'}, {note}")
+        return Fact(name, standing[0].removesuffix(" controls"), ", ".join([*standing[1:], note]))
     if report.placebo:
         last = report.placebo[-1]
         return Fact(name, BY_WEIGHTS[last.verdict], "this says nothing of behaviour")
@@ -237,6 +234,20 @@ def _sides(told: Evaluation) -> list[tuple[bool, bool]]:
         return []
     pairs = [compared(after, variant) for variant in told.variants if variant.name in CONTROLS]
     return [(bool(better) and not worse, bool(worse) and not better) for better, worse in pairs]
+
+
+def _standing(told: Evaluation) -> list[str]:
+    """What the repair is beside its controls, in words; none where there are none."""
+    sides = _sides(told)
+    if not sides:
+        return []
+    better, worse = (sum(side) for side in zip(*sides, strict=True))
+    if len(sides) == 1:
+        told_apart = "better than" if better else "worse than" if worse else "not told apart from"
+        return [f"{told_apart} its one control"]
+    if better == len(sides):
+        return [f"better than all {better} controls"]
+    return [f"better than {better} of {len(sides)} controls", f"worse than {worse or 'none'}"]
 
 
 def _behaviour_change(told: Evaluation | None) -> list[str]:
@@ -275,15 +286,8 @@ def _beside(told: Evaluation) -> list[str]:
     """How the repair stands beside its controls."""
     if told.placebo is not None:
         return [f"The repair {_BY_BEHAVIOUR[told.placebo]}."]
-    sides = _sides(told)
-    if not sides:
-        return []
-    better, worse = (sum(side) for side in zip(*sides, strict=True))
-    if better == len(sides):
-        return [f"The repair does better than all {better} controls."]
-    return [
-        f"The repair does better than {better} of {len(sides)} controls and worse than {worse or 'none'}."
-    ]
+    standing = _standing(told)
+    return [f"The repair is {' and '.join(standing)}."] if standing else []
 
 
 def _probed(told: Evaluation) -> list[str]:

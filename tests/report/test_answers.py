@@ -123,11 +123,27 @@ def test_what_was_measured_before_and_after_leads(repaired: Report) -> None:
     )
     assert changed.startswith("Attack success went from 99.0% to 6.0%, clean accuracy from 88.0% to 87.2%.")
     assert "Chance does not explain the fall in attack success (95% intervals apart, n = 500)" in sure
-    assert "The repair does better than all 3 controls." in sure
+    assert "The repair is better than all 3 controls." in sure
     assert "No sign found in 200 probes (rate at most 1.5% at 95%)." in sure
     assert following.startswith("Before use, test it on your own task")
     assert facts(report)[1][1:] == ("attack success 99.0% → 6.0%", "clean accuracy 88.0% → 87.2%")
     assert facts(report)[2][1:] == ("better than all 3", "simpler ways, measured on the same 500 examples")
+
+
+@pytest.mark.parametrize(
+    ("hits", "standing"),
+    [(490, "better than its one control"), (30, "not told apart from its one control"), (0, "worse than")],
+)
+def test_a_repair_stands_beside_a_single_control(repaired: Report, hits: int, standing: str) -> None:
+    told = evaluation()
+    before, after, control = (
+        next(variant for variant in told.variants if variant.name == name)
+        for name in ("before", "after", "shrink")
+    )
+    beside = control.model_copy(update={"clean": after.clean, "attack": wilson(hits, 500)})
+    report = with_evidence(repaired, told.model_copy(update={"variants": [before, after, beside]}))
+    assert facts(report)[2].value.startswith(standing)
+    assert f"The repair is {standing}" in leads(report)[3]
 
 
 @pytest.mark.parametrize(
