@@ -97,7 +97,7 @@ def facts(report: Report) -> list[Fact]:
     else:
         how_far = moved(report.totals.distance or 0.0)
         value = f"{count_changed(report)} of {modules(report.totals.modules)}"
-        first = Fact("Changed", value, f"the new update is {how_far} the old one's norm away from it")
+        first = Fact("Changed", value, f"the new update differs from the old by {how_far} its norm")
     return [first, _behaviour_fact(report), _beside_fact(report)]
 
 
@@ -164,8 +164,8 @@ def _changed(report: Report) -> Answer:
         return Answer(question, lead, [f"{reason} ({modules(n)})." for reason, n in reasons.most_common(3)])
     far = moved(totals.distance or 0.0)
     weights = (
-        f"{count_changed(report)} of {modules(totals.modules)} changed; the new update is {far} the "
-        "old one's norm away from it."
+        f"{count_changed(report)} of {modules(totals.modules)} changed; the new update differs "
+        f"from the old by {far} its norm."
     )
     details = [f"‖ΔW‖ over all modules went from {totals.norm_before:.4g} to {totals.norm_after or 0:.4g}."]
     steps = [(step.distance, step.type, module.name) for module in report.modules for step in module.steps]

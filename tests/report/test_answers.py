@@ -69,7 +69,7 @@ def test_weights_alone_claim_nothing_of_behaviour(repaired: Report) -> None:
     )
     assert done == "Ran csu (corrected against the alignment's directions). From weights alone, without text."
     assert re.fullmatch(
-        r"2 of 2 modules changed; the new update is \d+\.\d% of the old one's norm away from it\.", changed
+        r"2 of 2 modules changed; the new update differs from the old by \d+\.\d% of its norm\.", changed
     )
     assert sure.startswith("Behaviour was not measured, so whether a trigger works is not known.")
     assert "which says nothing of behaviour" in sure
