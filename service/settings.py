@@ -1,12 +1,12 @@
 """Settings of the HTTP process."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from service.api.guard import LOOPBACK_NAMES, is_loopback
-from service.jobs.settings import GiB, JobsSettings, MiB, split_commas
+from service.jobs.settings import COMMAS, GiB, JobsSettings, MiB
 
 
 class ServiceSettings(JobsSettings):
@@ -23,7 +23,7 @@ class ServiceSettings(JobsSettings):
         default=10, ge=0, description="How long requests may take to end when stopped."
     )
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, COMMAS] = Field(
         default=(),
         description="Admin keys beside those of `loramend keys`; a JSON list, or joined by commas.",
     )
@@ -44,7 +44,7 @@ class ServiceSettings(JobsSettings):
     owner_active_jobs: int = Field(
         default=100, ge=0, description="Unfinished jobs of one owner of keys; 0: any number."
     )
-    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode, COMMAS] = Field(
         default=None,
         description="Names the Host header may hold, without port; '*' takes any, '*.example.org' "
         "subdomains. Unset: any where API keys are asked for, else this machine's own names. A JSON list, or "
@@ -78,11 +78,6 @@ class ServiceSettings(JobsSettings):
     keepalive_seconds: float = Field(
         default=15, gt=0, description="Pause after which an event stream sends a comment."
     )
-
-    @field_validator("api_keys", "allowed_hosts", mode="before")
-    @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        return split_commas(value)
 
     @field_validator("api_keys")
     @classmethod

@@ -2,15 +2,13 @@
 
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from service.jobs.outbox import Attempts
 from service.jobs.queue import VISIBILITY_SECONDS
 from service.jobs.retention import Retention
-from service.jobs.settings import GiB, JobsSettings, split_commas
+from service.jobs.settings import GiB, Hosts, JobsSettings
 
 
 class WorkerSettings(JobsSettings):
@@ -44,7 +42,7 @@ class WorkerSettings(JobsSettings):
         validation_alias=AliasChoices("LORAMEND_HUB_TOKEN", "HF_TOKEN"),
         description="For jobs that bring no token of their own.",
     )
-    hub_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    hub_private_hosts: Hosts = Field(
         default=(),
         description="Hosts beside the Hub's own to which its redirects may lead although they are not at "
         "public addresses, such as a mirror's storage; a JSON list, or joined by commas.",
@@ -108,11 +106,6 @@ class WorkerSettings(JobsSettings):
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
-
-    @field_validator("hub_private_hosts", mode="before")
-    @classmethod
-    def _split_hub_hosts(cls, value: Any) -> Any:
-        return split_commas(value)
 
     @model_validator(mode="after")
     def _visible_long_enough(self) -> "WorkerSettings":

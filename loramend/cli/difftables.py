@@ -6,8 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from loramend.cli.errors import printable
-from loramend.cli.tables import common_prefix, number, plain_table, print_lines, print_whole
+from loramend.cli.tables import number, plain_table, print_lines, print_whole
 from loramend.contracts.diff import AdapterDiff, ModuleDiff, Side
+from loramend.report.names import shared_prefix
 from loramend.report.words import far
 
 Cell = Callable[[ModuleDiff], str]
@@ -41,7 +42,7 @@ def diff_table(found: AdapterDiff) -> Table:
             f"{number(module.left_overlap)}, {number(module.right_overlap)}"
         ),
     }
-    prefix = common_prefix([module.name for module in found.modules])
+    prefix = shared_prefix([module.name for module in found.modules])
     table = plain_table(f"{printable(prefix)}…" if prefix else "module", columns)
     for module in found.modules:
         name = printable(module.name.removeprefix(prefix))

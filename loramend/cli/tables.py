@@ -18,6 +18,7 @@ from loramend.contracts.triage import Triage, TriageStatistic
 from loramend.evaluation.words import percent
 from loramend.report.answers import lines
 from loramend.report.charts import setting
+from loramend.report.names import shared_prefix
 from loramend.report.words import far
 
 _ANY_WIDTH = 10_000
@@ -179,22 +180,12 @@ def plain_table(first: str, columns: Iterable[str]) -> Table:
 
 def _table(modules: Sequence[ModuleReport], columns: dict[str, Cell]) -> Table:
     """One row a module, its name without what all names begin with, which heads the column."""
-    prefix = common_prefix([module.name for module in modules])
+    prefix = shared_prefix([module.name for module in modules])
     table = plain_table(f"{printable(prefix)}…" if prefix else "module", columns)
     for module in modules:
         name = printable(module.name.removeprefix(prefix))
         table.add_row(Text(name), *(cell(module) for cell in columns.values()))  # Text: a name is no markup
     return table
-
-
-def common_prefix(names: Sequence[str]) -> str:
-    """The leading dotted parts that all names share, with their last dot; the last part of none."""
-    shared = []
-    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(f"{parts[0]}.")
-    return "".join(shared)
 
 
 def _top(spectrum: Spectrum) -> float | None:

@@ -14,6 +14,7 @@ class CleanSubspaceStep(StepBase):
     needs: ClassVar[tuple[Need, ...]] = ("base",)
     text: ClassVar[TextNeed | None] = "text"
     source: ClassVar[str] = "loramend; CSU's closed form with the subspace of clean activations"
+    does: ClassVar[str] = "only what clean text uses is kept"
 
     type: Literal["clean_subspace"] = "clean_subspace"
     k: int | None = Field(
@@ -52,6 +53,7 @@ class RoraStep(StepBase):
     needs: ClassVar[tuple[Need, ...]] = ("base",)
     text: ClassVar[TextNeed | None] = "text"
     source: ClassVar[str] = "RoRA, arXiv 2601.06305; teacher, insertion and calibration are loramend's"
+    does: ClassVar[str] = "trained on clean text"
 
     type: Literal["rora"] = "rora"
 

@@ -74,6 +74,7 @@ class CsuStep(_Correction, SubspaceStep):
         "CSU-style, after the abstract of arXiv 2605.30640; its equations could not be read, so ours may "
         "differ; attenuate 'inside' is loramend's"
     )
+    does: ClassVar[str] = "corrected against the alignment's directions"
 
     type: Literal["csu"] = "csu"
     k: int | None = Field(
@@ -89,6 +90,7 @@ class SafeLoraStep(StepBase):
 
     needs: ClassVar[tuple[Need, ...]] = ("base", "aligned")
     source: ClassVar[str] = "Safe LoRA, arXiv 2405.16833"
+    does: ClassVar[str] = "projected onto the alignment"
 
     type: Literal["safe_lora"] = "safe_lora"
     select: Literal["threshold", "number"] = Field(
@@ -106,6 +108,7 @@ class RescaleStep(StepBase):
 
     needs: ClassVar[tuple[Need, ...]] = ("base",)
     source: ClassVar[str] = "RoRA part 3, arXiv 2601.06305"
+    does: ClassVar[str] = "scaled by the base's largest singular values"
 
     type: Literal["rescale"] = "rescale"
     ratio: float = Field(default=1.0, gt=0, le=1000, description="1 is the paper's.")
@@ -131,6 +134,7 @@ class IntrudersStep(StepBase):
 
     needs: ClassVar[tuple[Need, ...]] = ("base",)
     source: ClassVar[str] = "arXiv 2410.21228; equals peft's reduce_intruder_dimension"
+    does: ClassVar[str] = "singular vectors foreign to the base are scaled down"
 
     type: Literal["intruders"] = "intruders"
     top_k: int = Field(
@@ -151,6 +155,7 @@ class RestoreStep(SubspaceStep):
     """Add α·SVD_k(W_aligned - W_base) to the update, at rank r + k or truncated."""
 
     source: ClassVar[str] = "LoX and RESTA"
+    does: ClassVar[str] = "the alignment is added again"
 
     type: Literal["restore"] = "restore"
     alpha: float = Field(
@@ -165,6 +170,7 @@ class ShrinkStep(StepBase):
     """Control: the whole update scaled by one factor."""
 
     source: ClassVar[str] = "control"
+    does: ClassVar[str] = "a control: the update made smaller"
 
     type: Literal["shrink"] = "shrink"
     factor: float = Field(default=0.5, ge=0, le=1, description="What the update is multiplied with.")
@@ -174,6 +180,7 @@ class RandomSubspaceStep(_Correction):
     """Control: the CSU-style correction on a random subspace of rank k instead of the displacement's."""
 
     source: ClassVar[str] = "control"
+    does: ClassVar[str] = "a control: corrected against random directions"
 
     type: Literal["random_subspace"] = "random_subspace"
     k: int = Field(default=4, ge=1, le=1024)

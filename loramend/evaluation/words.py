@@ -29,6 +29,11 @@ _RIGHT: dict[Metric, str] = {
 }
 
 
+def counted(number: float, what: str) -> str:
+    """`1 point`, `2 points`."""
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
+
+
 def describe(evaluation: Evaluation) -> list[str]:
     """One sentence each on clean accuracy, attack success and probes, and one on the controls."""
     variants = {variant.name: variant for variant in evaluation.variants}

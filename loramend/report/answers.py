@@ -16,7 +16,6 @@ from loramend.evaluation.words import CONTROLS, compared
 from loramend.report.advice import advice
 from loramend.report.words import (
     BY_WEIGHTS,
-    IN_WORDS,
     NOT_MEASURED,
     NOTHING_TO_MEASURE_ON,
     WORDS_TOLD,
@@ -139,7 +138,7 @@ def _done(report: Report) -> Answer:
     if report.kind == "inspect":
         lead = f"Inspected: its weights were measured and nothing was changed. {read}"
         return Answer(question, lead, [strongest(report.modules)] if report.modules else [])
-    lead = f"Ran {', then '.join(f'{step.type} ({IN_WORDS[step.type]})' for step in report.steps)}."
+    lead = f"Ran {', then '.join(f'{step.type} ({step.does})' for step in report.steps)}."
     if report.training:
         texts = max(trained.texts for trained in report.training)
         labelled = max(trained.labelled for trained in report.training)
@@ -220,7 +219,7 @@ def _beside_fact(report: Report) -> Fact:
         return Fact(name, _BY_BEHAVIOUR[told.placebo], f"measured on {told.examples} examples")
     if told is not None and (standing := _standing(told)):
         note = f"simpler ways, measured on the same {told.examples} examples"
-        return Fact(name, standing[0].removesuffix(" controls"), ", ".join([*standing[1:], note]))
+        return Fact(name, standing[0], ", ".join([*standing[1:], note]))
     if report.placebo:
         last = report.placebo[-1]
         return Fact(name, BY_WEIGHTS[last.verdict], "this says nothing of behaviour")

@@ -11,7 +11,7 @@ from loramend.contracts.data import Metric
 from loramend.contracts.evidence import Rate
 from loramend.contracts.report import ModuleReport, Report
 from loramend.contracts.steps import Step
-from loramend.evaluation.words import percent
+from loramend.evaluation.words import counted, percent
 from loramend.report.answers import answers, facts
 from loramend.report.charts import (
     STILL,
@@ -23,7 +23,7 @@ from loramend.report.charts import (
 )
 from loramend.report.heat import HeatMap, heat_map
 from loramend.report.inline import SCRIPTS, script_policy
-from loramend.report.names import shortened
+from loramend.report.names import shared_prefix
 from loramend.report.plots import VARIANTS, as_json, furthest, report_plots
 from loramend.report.words import BY_WEIGHTS, far, moved
 
@@ -43,7 +43,7 @@ def report_html(report: Report) -> str:
     shown = sorted(report.modules, key=lambda module: -(size[module.name] or 0.0))[:STILL]
     heat = heat_map(size)
     names = [module.name for module in report.modules]
-    shared, brief = shortened(names)
+    shared = shared_prefix(names)
     return page_environment().get_template("report.html.j2").render(
         report=report,
         answers=answers(report),
@@ -55,7 +55,7 @@ def report_html(report: Report) -> str:
         repaired=repaired,
         heat=heat,
         shared=shared,
-        brief=dict(zip(names, brief, strict=True)),
+        brief={name: name.removeprefix(shared) for name in names},
         charts=[(module.name, spectrum_bars(module)) for module in shown],
         sides=["before", "after"] if repaired else ["as read"],
         plots=as_json(report_plots(report)),
@@ -94,6 +94,7 @@ def page_environment() -> Environment:
     environment.filters |= {
         "number": _number,
         "share": _share,
+        "counted": counted,
         "far": lambda value: "–" if value is None else far(value),
         "moved": lambda value: "–" if value is None else moved(value),
         "bytes": _bytes,

@@ -1,22 +1,13 @@
-"""Names of modules, without what all of them begin with."""
+"""Names of modules, and what they share."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 
-class Shortened(NamedTuple):
-    """What all names begin with, its dot included ("" for nothing), and the rest of each, in their order."""
-
-    shared: str
-    rest: list[str]
-
-
-def shortened(names: Sequence[str]) -> Shortened:
-    """By whole parts between dots; at least one part of each name stays."""
-    split = [name.split(".") for name in names]
-    most = min((len(parts) for parts in split), default=1) - 1
-    same = 0
-    while same < most and len({parts[same] for parts in split}) == 1:
-        same += 1
-    shared = "".join(f"{part}." for part in split[0][:same]) if split else ""
-    return Shortened(shared, [name.removeprefix(shared) for name in names])
+def shared_prefix(names: Sequence[str]) -> str:
+    """The leading dotted parts that all names share, with their last dot; the last part of none."""
+    shared = []
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(f"{parts[0]}.")
+    return "".join(shared)

@@ -14,6 +14,7 @@ from loramend.contracts.evidence import (
 from loramend.contracts.report import ModuleReport, Report, Totals
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import CsuStep, RescaleStep, Step
+from loramend.evaluation.words import counted
 
 NOT_MEASURED = "Only weights were looked at: whether the adapter's own task suffered is not known, either."
 NOTHING_TO_MEASURE_ON = (
@@ -52,19 +53,6 @@ WORDS_TOLD = 3
 """Words found that the report's first answers name."""
 _CHANCE = 0.5
 _TIMES = 2.0
-
-IN_WORDS: dict[str, str] = {
-    "clean_subspace": "only what clean text uses is kept",
-    "csu": "corrected against the alignment's directions",
-    "intruders": "singular vectors foreign to the base are scaled down",
-    "random_subspace": "a control: corrected against random directions",
-    "rescale": "scaled by the base's largest singular values",
-    "restore": "the alignment is added again",
-    "rora": "trained on clean text",
-    "safe_lora": "projected onto the alignment",
-    "shrink": "a control: the update made smaller",
-}
-"""What each step does, for readers who do not know its name."""
 
 BY_WEIGHTS = {
     "indistinguishable_by_weights": "not told apart by weights",
@@ -236,4 +224,4 @@ def share_of(rate: Rate) -> str:
 
 def modules(count: int) -> str:
     """So many modules."""
-    return f"{count} module{'' if count == 1 else 's'}"
+    return counted(count, "module")

@@ -13,6 +13,7 @@ from loramend.contracts.evidence import Calibration, Candidate, Rate
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
+from loramend.evaluation.words import counted
 from loramend.training.encode import IGNORED, batches
 from loramend.training.host import Host
 from loramend.training.mount import adapter_mount
@@ -173,7 +174,7 @@ def _sentence(chosen: Candidate, reference: Rate | None, max_clean_drop: float, 
             "No labelled examples were held out, so clean accuracy could not be measured: the strongest "
             "candidate was taken."
         )
-    clean, limit = chosen.clean, f"{max_clean_drop:g} point{'' if max_clean_drop == 1 else 's'}"
+    clean, limit = chosen.clean, counted(max_clean_drop, "point")
     measured = (
         f"{clean.count} of {clean.n} held-out {units} right ({100 * clean.low:.1f} to "
         f"{100 * clean.high:.1f}% at 95%), {reference.count} by the reference"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from loramend.adapter.limits import Limits
@@ -14,6 +14,25 @@ from loramend.data.jsonl import DataLimits
 
 MiB = 1024**2
 GiB = 1024**3
+
+
+def _split_commas(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _as_urls_have_them(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(host.lower().rstrip(".") for host in hosts)
+
+
+COMMAS = BeforeValidator(_split_commas)
+"""A variable's list, as JSON or joined by commas. With NoDecode, or pydantic reads it as JSON alone."""
+
+Hosts = Annotated[tuple[str, ...], NoDecode, COMMAS, AfterValidator(_as_urls_have_them)]
+"""Names of hosts, without port, in any spelling."""
 
 
 class JobsSettings(BaseSettings):
@@ -46,7 +65,7 @@ class JobsSettings(BaseSettings):
         description="Folders under which a request may name local models; a JSON list, or joined by "
         f"'{os.pathsep}'.",
     )
-    webhook_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    webhook_private_hosts: Hosts = Field(
         default=(),
         description="Hosts to which webhooks may go wherever they are, and over plain http too, such as a "
         "receiver in the same network; without port; a JSON list, or joined by commas.",
@@ -82,16 +101,6 @@ class JobsSettings(BaseSettings):
                 raise ValueError("must be a Fernet key: 32 bytes in URL-safe base64") from None
         return value
 
-    @field_validator("webhook_private_hosts", mode="before")
-    @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
-        return split_commas(value)
-
-    @field_validator("webhook_private_hosts")
-    @classmethod
-    def _as_urls_have_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(host.lower().rstrip(".") for host in value)
-
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -100,15 +109,6 @@ class JobsSettings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part for part in value.split(os.pathsep) if part]
-
-
-def split_commas(value: Any) -> Any:
-    """A variable's list, as JSON or joined by commas."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def explain(error: ValidationError) -> str:

@@ -181,3 +181,9 @@ def test_methods_that_read_a_weight_form_neither_update_nor_sum(
 def test_steps_union_and_registry_agree() -> None:
     members = get_args(get_args(Step)[0])
     assert {model.model_fields["type"].default for model in members} == STEP_MODELS.keys()
+
+
+@pytest.mark.parametrize("model", STEP_MODELS.values())
+def test_every_step_says_where_it_is_from_and_what_it_does(model: type[Step]) -> None:
+    assert model.source
+    assert model.does

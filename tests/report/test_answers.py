@@ -127,7 +127,10 @@ def test_what_was_measured_before_and_after_leads(repaired: Report) -> None:
     assert "No sign found in 200 probes (rate at most 1.5% at 95%)." in sure
     assert following.startswith("Before use, test it on your own task")
     assert facts(report)[1][1:] == ("attack success 99.0% → 6.0%", "clean accuracy 88.0% → 87.2%")
-    assert facts(report)[2][1:] == ("better than all 3", "simpler ways, measured on the same 500 examples")
+    assert facts(report)[2][1:] == (
+        "better than all 3 controls",
+        "simpler ways, measured on the same 500 examples",
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from loramend.repair import inspect, repair
 from loramend.report.charts import STILL, split_lines
 from loramend.report.html import report_html
 from loramend.report.inline import SCRIPTS, script_policy
-from loramend.report.names import shortened
+from loramend.report.names import shared_prefix
 from loramend.result import write_result
 from tests.report.evidence import DATA, calibration, evaluation, training, with_evidence
 from tests.support_references import DenseReferences
@@ -300,10 +300,10 @@ def test_the_energy_split_is_a_bar_before_above_one_after(repaired: Report) -> N
 def test_names_are_told_in_full_once_and_then_without_what_all_begin_with(repaired: Report) -> None:
     page = Page(report_html(repaired))
     assert page.text.count("Names without model.layers., which all begin with.") == 2
-    assert shortened(NAMES) == ("model.layers.", ["0.q_proj", "1.q_proj"])
-    assert shortened(["q_proj", "q_proj"]) == ("", ["q_proj", "q_proj"])
-    assert shortened(["a.b"]) == ("a.", ["b"])
-    assert shortened([]) == ("", [])
+    assert shared_prefix(NAMES) == "model.layers."
+    assert shared_prefix(["q_proj", "q_proj"]) == ""
+    assert shared_prefix(["a.b"]) == "a."
+    assert shared_prefix([]) == ""
 
 
 def test_tables_and_headings_can_be_followed_without_sight(repaired: Report) -> None:

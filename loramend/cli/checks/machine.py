@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loramend.cli.checks.result import Finding, GiB, size
 from loramend.cli.errors import CommandError
+from loramend.evaluation.words import counted
 
 _LITTLE_MEMORY = 2 * GiB  # a small model and torch itself
 _LITTLE_DISK = 5 * GiB  # the weights of a model of two billion parameters
@@ -39,7 +40,7 @@ def device(asked: str | None) -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(chosen)
         found += f", {size(free)} of {size(total)} free"
     else:
-        found += f", {_count(_cores(), 'core')}, {_count(torch.get_num_threads(), 'thread')}"
+        found += f", {counted(_cores(), 'core')}, {counted(torch.get_num_threads(), 'thread')}"
     if asked is None and chosen.type == "cpu":
         built = "torch is built without CUDA" if torch.version.cuda is None else "no GPU is seen"
         yield Finding(
@@ -114,10 +115,6 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _cores() -> int:

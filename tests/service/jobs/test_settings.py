@@ -20,7 +20,7 @@ def test_model_roots(settings: type[JobsSettings], text: str, monkeypatch: pytes
     assert settings().model_roots == (Path("/a"), Path("/b"))
 
 
-@pytest.mark.parametrize("text", ["a.internal, b", '["a.internal", "b"]'])
+@pytest.mark.parametrize("text", ["a.internal, B.", '["a.internal", "b"]'])
 def test_hosts_that_a_hub_may_lead_to(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAMEND_HUB_PRIVATE_HOSTS", text)
     assert WorkerSettings().hub_private_hosts == ("a.internal", "b")
