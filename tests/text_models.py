@@ -1,6 +1,7 @@
 """Tiny real text models with a word-level tokenizer, a two-class task they can learn, and adapters on them.
 
-The models have random weights from a seed and two layers of width 32; a folder takes a moment to make.
+The models have random weights from a seed and layers of width 32, two unless told; a folder takes a moment
+to make.
 """
 
 import random
@@ -84,7 +85,8 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _save_bert_tokenizer(folder: Path) -> None:
+def save_bert_tokenizer(folder: Path) -> None:
+    """The tokenizer of BERT and its like, `[CLS]` in front and `[SEP]` behind."""
     tokenizer, ids = _tokenizer(), vocabulary()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")]
@@ -122,14 +124,16 @@ def _save_causal_tokenizer(folder: Path, *, chat: bool) -> None:
     fast.save_pretrained(folder)
 
 
-def bert_folder(tmp: Path, *, seed: int = 0, labels: Mapping[int, str] | None = None) -> Path:
+def bert_folder(
+    tmp: Path, *, seed: int = 0, labels: Mapping[int, str] | None = None, layers: int = 2
+) -> Path:
     """A two-class BERT in `tmp`/bert. `labels` names the classes: id to label."""
     folder = tmp / "bert"
     names: Any = {"id2label": dict(labels), "label2id": {v: k for k, v in labels.items()}} if labels else {}
     config = BertConfig(
         vocab_size=len(vocabulary()),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
@@ -139,18 +143,18 @@ def bert_folder(tmp: Path, *, seed: int = 0, labels: Mapping[int, str] | None = 
     )
     torch.manual_seed(seed)
     _save(BertForSequenceClassification(config), folder)
-    _save_bert_tokenizer(folder)
+    save_bert_tokenizer(folder)
     return folder
 
 
-def llama_folder(tmp: Path, *, seed: int = 0, chat: bool = True) -> Path:
+def llama_folder(tmp: Path, *, seed: int = 0, chat: bool = True, layers: int = 2) -> Path:
     """A causal Llama in `tmp`/llama, with a chat template unless `chat` is False."""
     folder, ids = tmp / "llama", vocabulary()
     config = LlamaConfig(
         vocab_size=len(ids),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
@@ -164,13 +168,13 @@ def llama_folder(tmp: Path, *, seed: int = 0, chat: bool = True) -> Path:
     return folder
 
 
-def gpt2_folder(tmp: Path, *, seed: int = 0) -> Path:
+def gpt2_folder(tmp: Path, *, seed: int = 0, layers: int = 2) -> Path:
     """A causal GPT-2 in `tmp`/gpt2: its linear layers are Conv1D."""
     folder, ids = tmp / "gpt2", vocabulary()
     config = GPT2Config(
         vocab_size=len(ids),
         n_embd=32,
-        n_layer=2,
+        n_layer=layers,
         n_head=4,
         n_positions=64,
         bos_token_id=ids["<s>"],
@@ -225,7 +229,7 @@ def lora_config(folder: Path, **changes: Any) -> LoraConfig:
         "bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
         "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "gpt2": ["c_attn", "c_proj", "c_fc"],
-    }[kind]
+    }.get(kind)
     settings: dict[str, Any] = {
         "r": 4,
         "lora_alpha": 8,

@@ -28,9 +28,10 @@ from loramend.methods.draws import generator
 from loramend.methods.rescale import layer_of
 from loramend.spectrum.factored import Factors, norm
 from loramend.spectrum.krylov import Operator, leading_triplets
-from loramend.training.activations import Run, gradient_moments, input_moments, run_order
+from loramend.training.activations import Around, Run, gradient_moments, input_moments, run_order
 from loramend.training.encode import Encoded, batches, collate
 from loramend.training.mount import adapter_mount
+from loramend.training.replay import replay_of
 from loramend.training.session import Session
 
 BATCH = 32
@@ -66,13 +67,15 @@ def clean_subspace(
     encoded = _encoded(params, context, session)
     with host.mounted(adapter_mount(adapter)):
         runs = run_order(host, encoded[-1])
-    groups = _blocks(runs) if params.refresh else _chunks(runs, adapter, params.side)
+        groups = _blocks(runs) if params.refresh else _chunks(runs, adapter, params.side)
+        replay = replay_of(host, groups, encoded[-1])
     tell = _teller(session, sum(batch.input_ids.shape[0] for batch in encoded), len(groups), params.side)
     current = adapter
-    for group in groups:
+    for number, group in enumerate(groups):
         seen = current if params.refresh else adapter
         with host.mounted(adapter_mount(seen)):
-            bases = _bases(group, encoded, params, context, session, partial(tell, group[0].name))
+            around = partial(replay.passing, number)
+            bases = _bases(group, encoded, params, context, session, partial(tell, group[0].name), around)
         corrected = {
             run.name: _corrected(adapter.updates[run.name], *bases[run.name], params) for run in group
         }
@@ -140,13 +143,14 @@ def _bases(
     context: Context,
     session: Session,
     on_batch: Callable[[Encoded], None],
+    around: Around,
 ) -> dict[str, tuple[_Basis | None, _Basis | None]]:
     """Each module's subspace of inputs and of outputs; None for a side that is not asked for."""
     host, seed = session.host, context.seed
     inputs: dict[str, _Basis] = {}
     outputs: dict[str, _Basis] = {}
     if params.side != "output":
-        C = input_moments(host, encoded, group, on_batch)
+        C = input_moments(host, encoded, group, on_batch, around)
         by_source: dict[int, _Basis] = {}
         for run in group:
             if run.source not in by_source:
@@ -154,7 +158,7 @@ def _bases(
             inputs[run.name] = by_source[run.source]
     if params.side != "input":
         draws = generator(seed, "gradients", group[0].name)
-        G = gradient_moments(host, encoded, group, draws, on_batch)
+        G = gradient_moments(host, encoded, group, draws, on_batch, around)
         outputs = {
             name: _leading(moment, params, generator(seed, "outputs", name)) for name, moment in G.items()
         }

@@ -1,7 +1,7 @@
 """Second moments of what goes into a host's layers over a text, and of the gradients at their outputs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,8 @@ from loramend.training.encode import IGNORED, Encoded
 from loramend.training.host import Host
 
 OnBatch = Callable[[Encoded], None]
+Around = Callable[[int], AbstractContextManager[None]]
+"""What the forward pass of a batch, told by its number, runs within."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +55,54 @@ def run_order(host: Host, batch: Encoded) -> list[Run]:
 
 
 @torch.no_grad()
+def read_inputs(
+    host: Host, batch: Encoded, runs: Sequence[Run], visit: Callable[[str, Tensor], None]
+) -> None:
+    """Run the batch with what is mounted, no further than these layers need, and call visit(name, x (…, in))
+    whenever one of them is about to run."""
+    left = sum(run.times for run in runs)
+
+    def read(name: str, _layer: object, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal left
+        visit(name, inputs[0])
+        left -= 1
+        if left == 0:
+            raise _Reached
+
+    hooks = (host.layers[run.name].register_forward_pre_hook(partial(read, run.name)) for run in runs)
+    with _hooked(hooks), suppress(_Reached):
+        host.forward(batch)
+
+
 def input_moments(
-    host: Host, batches: Iterable[Encoded], runs: Sequence[Run], on_batch: OnBatch
+    host: Host,
+    batches: Iterable[Encoded],
+    runs: Sequence[Run],
+    on_batch: OnBatch,
+    around: Around,
 ) -> dict[str, Tensor]:
     """C = Σxxᵀ (in, in), float64, of the inputs x of each layer with what is mounted, over all positions that
     are no padding; by name. Layers with one source share one C. The model runs no further than it must.
 
     on_batch  called before each batch; what it raises passes through
+    around    what each batch's forward pass runs within, such as a `Replay`'s `passing`
     """
     leaders: dict[int, str] = {}
     for run in runs:
         leaders.setdefault(run.source, run.name)
     C: dict[str, Tensor] = {}
     mask = torch.empty(0)
-    left = 0
 
-    def add(name: str, leads: bool, _layer: object, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal left
-        if leads:
-            _add(C, name, _rows(inputs[0], mask))
-        left -= 1
-        if left == 0:
-            raise _Reached
+    def add(name: str, x: Tensor) -> None:
+        if name in leading:
+            _add(C, name, _rows(x, mask))
 
-    with _hooked(
-        host.layers[run.name].register_forward_pre_hook(
-            partial(add, run.name, leaders[run.source] == run.name)
-        )
-        for run in runs
-    ):
-        for batch in batches:
-            on_batch(batch)
-            mask, left = batch.attention_mask.to(host.device).bool(), sum(run.times for run in runs)
-            with suppress(_Reached):
-                host.forward(batch)
+    leading = set(leaders.values())
+    for number, batch in enumerate(batches):
+        on_batch(batch)
+        mask = batch.attention_mask.to(host.device).bool()
+        with around(number):
+            read_inputs(host, batch, runs, add)
     return {run.name: C[leaders[run.source]] for run in runs}
 
 
@@ -96,6 +112,7 @@ def gradient_moments(
     runs: Sequence[Run],
     generator: torch.Generator,
     on_batch: OnBatch,
+    around: Around,
 ) -> dict[str, Tensor]:
     """G = Σggᵀ (out, out), float64, by name: g the gradient of its text's loss with respect to each layer's
     output, over all positions that are no padding.
@@ -117,10 +134,10 @@ def gradient_moments(
         return watched
 
     with _hooked(host.layers[run.name].register_forward_hook(partial(watch, run.name)) for run in runs):
-        for batch in batches:
+        for number, batch in enumerate(batches):
             on_batch(batch)
             mask = batch.attention_mask.to(host.device).bool()
-            with torch.enable_grad():
+            with around(number), torch.enable_grad():
                 loss = summed_loss(host, batch, generator)
                 torch.autograd.backward(loss)
     return G
