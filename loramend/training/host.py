@@ -163,13 +163,36 @@ class Host:
         for layer in self.layers.values():
             layer.p, layer.reading = p, reading
 
-    def forward(self, batch: Encoded, *, hidden: bool = False, fast: bool = False) -> Output:
+    @torch.no_grad()
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the model's embeddings with what is mounted give for tokens of any shape: (..., width)."""
+        found = self._embeddings()(ids.to(self.device))
+        assert isinstance(found, Tensor)
+        return found
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have embeddings."""
+        return int(self._embeddings().num_embeddings)
+
+    def forward(
+        self,
+        batch: Encoded,
+        *,
+        hidden: bool = False,
+        fast: bool = False,
+        embedded: Tensor | None = None,
+    ) -> Output:
         """Run the batch with what is mounted; padding is masked.
 
-        fast  in mixed precision where the host was opened for it (`amp`)
+        fast      in mixed precision where the host was opened for it (`amp`)
+        embedded  (n, length, width), read in the place of what `embed` gives for the batch's tokens
         """
         causal = {"use_cache": False} if self.task == "causal" else {}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast and self.amp):
+        with (
+            self._reading(embedded),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=fast and self.amp),
+        ):
             out = self.module(
                 input_ids=batch.input_ids.to(self.device),
                 attention_mask=batch.attention_mask.to(self.device),
@@ -194,6 +217,23 @@ class Host:
                 where=name,
             )
         return found[0], self._own[found[0]].parameter
+
+    def _embeddings(self) -> Any:
+        model: Any = self.module
+        return model.get_input_embeddings()
+
+    @contextmanager
+    def _reading(self, embedded: Tensor | None) -> Iterator[None]:
+        """With these in the place of what the embeddings give. The tokens go in as well: models tell by them
+        where a text ends."""
+        if embedded is None:
+            yield
+            return
+        handle = self._embeddings().register_forward_hook(lambda *_: embedded)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _place(self, mount: Mount) -> _Placed:
         if mount not in self._placed:

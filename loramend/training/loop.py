@@ -19,6 +19,7 @@ from loramend.contracts.errors import RequestError
 from loramend.contracts.evidence import LossPoint
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
+from loramend.training.adversary import Adversary, Soft
 from loramend.training.checkpoint import Journal, State, load_state, save_state
 from loramend.training.constraint import Constraint
 from loramend.training.host import Host, Output
@@ -94,9 +95,10 @@ def train(run: Run, on_progress: Callable[[Progress], None], checkpoints: Checkp
     taught = run.teacher is not None
     sampler = Sampler(host, run.texts, params, run.seed, teacher=taught, plain=run.plain, found=run.found)
     with _ready(run):
+        adversary = Adversary(host, params, run.seed) if taught and params.adversary else None
         while journal.step < params.steps:
             started = time.monotonic()
-            terms = _step(run, sampler, optimiser, list(parameters.values()), journal.step)
+            terms = _step(run, sampler, adversary, optimiser, list(parameters.values()), journal.step)
             _note(journal, terms, time.monotonic() - started, params)
             due = journal.step == params.steps or journal.step % params.checkpoint_every == 0
             if checkpoints and run.key and due:
@@ -117,7 +119,12 @@ def _ready(run: Run) -> Iterator[None]:
 
 
 def _step(
-    run: Run, sampler: Sampler, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], step: int
+    run: Run,
+    sampler: Sampler,
+    adversary: Adversary | None,
+    optimiser: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    step: int,
 ) -> dict[str, float]:
     """One step of the optimiser. Gives the weighted terms and their sum, `loss`, over the step's batches."""
     params = run.params
@@ -135,7 +142,8 @@ def _step(
             _seeded(number_of(run.seed, "dropout", number), run.host.device),
             run.host.training(own_dropout=teacher is None),
         ):
-            terms = {name: term / params.accumulate for name, term in _terms(run, pair, teacher)}
+            soft = adversary.soft(number, pair.plain, teacher, up) if adversary and teacher else None
+            terms = {name: term / params.accumulate for name, term in _terms(run, pair, teacher, soft)}
             if run.constraint is not None and part == 0:
                 terms["omega"] = params.penalty * run.constraint()
             loss = torch.stack(list(terms.values())).sum()
@@ -165,7 +173,7 @@ def _answers(run: Run, pair: Pair) -> Output | None:
         return run.host.forward(pair.plain, hidden=run.params.features > 0, fast=True)
 
 
-def _terms(run: Run, pair: Pair, teacher: Output | None) -> Iterator[tuple[str, Tensor]]:
+def _terms(run: Run, pair: Pair, teacher: Output | None, soft: Soft | None) -> Iterator[tuple[str, Tensor]]:
     """The weighted terms of one batch that are on."""
     params = run.params
     hidden = teacher is not None and params.features > 0
@@ -176,6 +184,9 @@ def _terms(run: Run, pair: Pair, teacher: Output | None) -> Iterator[tuple[str, 
         yield "teacher", params.teacher * teacher_loss(student, teacher, pair, params.temperature)
     if teacher is not None and params.features:
         yield "features", params.features * feature_loss(student, teacher, pair)
+    if teacher is not None and soft is not None:
+        misled = run.host.forward(soft.pair.read, fast=True, embedded=soft.embedded)
+        yield "adversary", params.adversary * teacher_loss(misled, teacher, soft.pair, params.temperature)
 
 
 @contextmanager
