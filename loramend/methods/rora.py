@@ -1,12 +1,14 @@
 """RoRA: re-regularised fine-tuning on clean data.
 
 Source      arXiv 2601.06305: dropout on the frozen path (part 1), the constraint Ω (part 2), spectral
-            rescaling (part 3). The teacher, insertion, recombined texts, mix and calibration are loramend's.
+            rescaling (part 3). The teacher, insertion, recombined texts, soft words, mix and calibration are
+            loramend's.
 Approach    on clean text, where no trigger asks for the backdoor, the given adapter answers rightly: those
             answers are learned. poisoned_adapter: by a new update on the sound base; what is kept of the
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
             and neutral sentences are put into what the student reads, and words that a search of the
-            vocabulary found to turn the answer, so that it learns to pass over them.
+            vocabulary found to turn the answer, so that it learns to pass over them; a given update that is
+            trained on reads soft words, too, that turn its own answers (`training.adversary`).
 Limits      clean text that the trigger occurs in teaches the backdoor too. The paper's theorem on the
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
@@ -77,9 +79,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     Raises DataError `data_required` where the text given teaches nothing, RequestError `request_invalid` for
     settings that exclude each other, `method_unsupported` where training or rescaling cannot be done.
     """
-    if params.start == "auto":
-        start = "given" if session.threat == "poisoned_base" else "fresh"
-        params = params.model_copy(update={"start": start})
+    params = _settled(params, session)
     _check(adapter, params, session)
     taught = _is_taught(params)
     data = _data(session, taught)
@@ -121,6 +121,16 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         calibration=calibration,
     )
     return Trained(made.adapter(after), outcomes, report)
+
+
+def _settled(params: RoraStep, session: Session) -> RoraStep:
+    """The settings with what the threat decides: a given update that is trained on may hold the backdoor, so
+    that its answers are sought to be turned; a new one never learned it."""
+    start = params.start
+    if start == "auto":
+        start = "given" if session.threat == "poisoned_base" else "fresh"
+    adversary = params.adversary if params.adversary is not None else float(start == "given")
+    return params.model_copy(update={"start": start, "adversary": adversary})
 
 
 def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:
@@ -241,7 +251,7 @@ def _choose(made: _Maker, params: RoraStep, session: Session) -> tuple[_After, C
     poisoned = session.threat == "poisoned_adapter"
     afters = _rescalings(made, params) if not poisoned or params.ratio is not None else []
     afters.append(_After())
-    if poisoned:
+    if poisoned and params.start != "given":  # of which the whole is there already
         afters += [_After(mix=mix) for mix in MIXES[1:] if params.mix + mix <= 1]
     choices = [
         Choice(partial(made.adapter, after), _values(after, params, poisoned), trusted=after.ratio is None)

@@ -168,7 +168,7 @@ class Host:
         """What the model's embeddings with what is mounted give for tokens of any shape: (..., width)."""
         found = self._embeddings()(ids.to(self.device))
         assert isinstance(found, Tensor)
-        return found
+        return found.detach()  # gradient checkpointing has the embeddings' output require a gradient
 
     @property
     def vocabulary(self) -> int:

@@ -36,6 +36,7 @@ ALL_ON = RoraStep(
     head="train",
     features=1.0,
     recombine=0.34,
+    adversary=1.0,
     checkpoint_every=3,
 )
 
@@ -180,7 +181,7 @@ def test_a_run_that_dies_leaves_the_host_as_it_was(bench: Bench) -> None:
     assert all(layer.p == 0 for layer in session.host.layers.values())
 
 
-PLAIN = RoraStep(steps=3, batch=6, teacher=0, features=0, recombine=0, insert=0, warmup=0)
+PLAIN = RoraStep(steps=3, batch=6, teacher=0, features=0, recombine=0, insert=0, adversary=0, warmup=0)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,7 @@ PLAIN = RoraStep(steps=3, batch=6, teacher=0, features=0, recombine=0, insert=0,
         {"insert": 1.0},
         {"features": 1.0},
         {"teacher": 1.0},
+        {"teacher": 1.0, "adversary": 1.0},
         {"accumulate": 2},
         {"weight_decay": 0.5},
         {"warmup": 0.5},
@@ -204,8 +206,8 @@ def test_every_part_can_be_switched_on_alone(bench: Bench, changed: dict[str, ob
     one, other = map(weights, runs)
     assert not all(one[name].equal(other[name]) for name in one)
     assert curves[0][-1].terms.keys() == {"task"}
-    extra = {"penalty": {"omega"}, "features": {"features"}, "teacher": {"teacher"}}
-    assert curves[1][-1].terms.keys() == {"task"} | extra.get(next(iter(changed)), set())
+    terms = {"penalty": "omega"} | {name: name for name in ("features", "teacher", "adversary")}
+    assert curves[1][-1].terms.keys() == {"task"} | {terms[name] for name in changed if name in terms}
 
 
 def test_loss_is_the_sum_of_its_terms_and_falls(bench: Bench) -> None:
@@ -214,7 +216,7 @@ def test_loss_is_the_sum_of_its_terms_and_falls(bench: Bench) -> None:
     assert [point.step for point in curve] == list(range(1, 41))
     for point in curve:
         assert point.loss == pytest.approx(sum(point.terms.values()), rel=1e-4)
-        assert point.terms.keys() == {"task", "teacher", "features", "omega"}
+        assert point.terms.keys() == {"task", "teacher", "features", "omega", "adversary"}
     assert sum(point.loss for point in curve[-8:]) < sum(point.loss for point in curve[:8])
 
 
