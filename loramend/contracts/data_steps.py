@@ -136,13 +136,13 @@ class RoraStep(StepBase):
         "the text (classification); what is found is put in by `insert`, too, and reported. 0 is off.",
     )
 
-    adversary: float | None = Field(
-        default=None,
+    adversary: float = Field(
+        default=0.0,
         ge=0,
         le=1000,
         description="Weight of the teacher's answers where soft words, found anew for every batch, turn the "
-        "student's. 0 is off; None: 1 where the given update itself is trained on, 0 where a new one is. "
-        "Off without a teacher.",
+        "student's: for a given update that is trained on and a trigger that no search finds. 0 is off, and "
+        "so is it without a teacher.",
     )
     adversary_words: int = Field(default=5, ge=1, le=64, description="At most this many soft words.")
     adversary_steps: int = Field(

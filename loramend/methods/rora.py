@@ -7,8 +7,8 @@ Approach    on clean text, where no trigger asks for the backdoor, the given ada
             answers are learned. poisoned_adapter: by a new update on the sound base; what is kept of the
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
             and neutral sentences are put into what the student reads, and words that a search of the
-            vocabulary found to turn the answer, so that it learns to pass over them; a given update that is
-            trained on reads soft words, too, that turn its own answers (`training.adversary`).
+            vocabulary found to turn the answer, so that it learns to pass over them; with `adversary` soft
+            words, too, that turn the student's own answers (`training.adversary`).
 Limits      clean text that the trigger occurs in teaches the backdoor too. The paper's theorem on the
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
@@ -79,7 +79,9 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     Raises DataError `data_required` where the text given teaches nothing, RequestError `request_invalid` for
     settings that exclude each other, `method_unsupported` where training or rescaling cannot be done.
     """
-    params = _settled(params, session)
+    if params.start == "auto":
+        start = "given" if session.threat == "poisoned_base" else "fresh"
+        params = params.model_copy(update={"start": start})
     _check(adapter, params, session)
     taught = _is_taught(params)
     data = _data(session, taught)
@@ -121,16 +123,6 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         calibration=calibration,
     )
     return Trained(made.adapter(after), outcomes, report)
-
-
-def _settled(params: RoraStep, session: Session) -> RoraStep:
-    """The settings with what the threat decides: a given update that is trained on may hold the backdoor, so
-    that its answers are sought to be turned; a new one never learned it."""
-    start = params.start
-    if start == "auto":
-        start = "given" if session.threat == "poisoned_base" else "fresh"
-    adversary = params.adversary if params.adversary is not None else float(start == "given")
-    return params.model_copy(update={"start": start, "adversary": adversary})
 
 
 def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:

@@ -121,18 +121,14 @@ def test_mix_is_the_given_update_beside_the_new_one(bench: Bench) -> None:
     assert all(outcome.values["mix"] == 0.25 for outcome in trained.outcomes)
 
 
-def test_soft_words_are_sought_where_the_given_update_is_trained_on(bench: Bench) -> None:
-    cases: list[tuple[dict[str, Any], str, bool]] = [
-        ({}, "poisoned_base", True),
-        ({}, "poisoned_adapter", False),
-        ({"start": "given"}, "poisoned_adapter", True),
-        ({"adversary": 0.0}, "poisoned_base", False),
-        ({"adversary": 0.5}, "poisoned_adapter", True),
-        ({"teacher": 0.0}, "poisoned_base", False),
-    ]
-    for changes, threat, sought in cases:
-        report = bench.rora(QUICK.model_copy(update=changes), threat=threat).report
-        assert ("adversary" in report.curve[-1].terms) == sought, (changes, threat)
+def test_soft_words_are_sought_where_asked_for_and_a_teacher_is(bench: Bench) -> None:
+    for changes, sought in (
+        ({}, False),
+        ({"adversary": 0.5}, True),
+        ({"adversary": 0.5, "teacher": 0}, False),
+    ):
+        report = bench.rora(QUICK.model_copy(update=changes)).report
+        assert ("adversary" in report.curve[-1].terms) == sought, changes
 
 
 def test_the_given_update_is_not_mixed_into_itself(bench: Bench) -> None:

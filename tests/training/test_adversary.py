@@ -33,7 +33,7 @@ from tests.text_models import (
 pytestmark = pytest.mark.slow
 
 TEXTS = unlabelled(toy_examples(200, seed=5))
-STEP = RoraStep()
+STEP = RoraStep(adversary=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -181,7 +181,7 @@ def test_a_run_that_dies_leaves_the_host_as_it_was(bench: Bench) -> None:
     assert all(layer.p == 0 for layer in session.host.layers.values())
 
 
-PLAIN = RoraStep(steps=3, batch=6, teacher=0, features=0, recombine=0, insert=0, adversary=0, warmup=0)
+PLAIN = RoraStep(steps=3, batch=6, teacher=0, features=0, recombine=0, insert=0, warmup=0)
 
 
 @pytest.mark.parametrize(
