@@ -184,7 +184,7 @@ def _terms(run: Run, pair: Pair, teacher: Output | None, soft: Soft | None) -> I
         yield "teacher", params.teacher * teacher_loss(student, teacher, pair, params.temperature)
     if teacher is not None and params.features:
         yield "features", params.features * feature_loss(student, teacher, pair)
-    if params.adversary and teacher is not None and soft is not None:
+    if teacher is not None and soft is not None:
         misled = run.host.forward(soft.pair.read, fast=True, embedded=soft.embedded)
         yield "adversary", params.adversary * teacher_loss(misled, teacher, soft.pair, params.temperature)
 
