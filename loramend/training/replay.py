@@ -11,7 +11,6 @@ This is right only for a model whose blocks see nothing of earlier ones but what
 Whether it is so is not looked up but tried, see `replay_of`.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from loramend.training.activations import Run, read_inputs
+from loramend.training.checkpoint import tensors_digest
 from loramend.training.encode import Encoded
 from loramend.training.host import Host
 
@@ -135,7 +135,7 @@ class _Whole:
     blocks: Sequence[_Block]
     keeps: Sequence[Mapping[int, int]]
     outputs: Sequence[_Value]
-    inputs: Mapping[str, Sequence[bytes]]
+    inputs: Mapping[str, Sequence[str]]
 
     def replay_after(self, group: int) -> Replay:
         """As the passes up to the group's leave it, for one batch of number 0."""
@@ -161,7 +161,7 @@ def _whole_pass(host: Host, groups: Sequence[Sequence[Run]], batch: Encoded) -> 
             outputs[index] = value
         return output
 
-    inputs: dict[str, list[bytes]] = {}
+    inputs: dict[str, list[str]] = {}
     returned: dict[str, int] = {}
 
     def visit(name: str, x: Tensor) -> None:
@@ -193,7 +193,7 @@ def _same(host: Host, groups: Sequence[Sequence[Run]], batch: Encoded, whole: _W
         if _digest(host.forward(batch).logits) != logits:
             return False
     for number in range(last, 0, -1):
-        inputs: dict[str, list[bytes]] = {}
+        inputs: dict[str, list[str]] = {}
         replay = whole.replay_after(number - 1)
         with replay.passing(number, 0):
             read_inputs(host, batch, groups[number], partial(_note, inputs))
@@ -205,7 +205,7 @@ def _same(host: Host, groups: Sequence[Sequence[Run]], batch: Encoded, whole: _W
     return True
 
 
-def _note(inputs: dict[str, list[bytes]], name: str, x: Tensor) -> None:
+def _note(inputs: dict[str, list[str]], name: str, x: Tensor) -> None:
     inputs.setdefault(name, []).append(_digest(x))
 
 
@@ -260,9 +260,5 @@ def _size(kept: Mapping[int, _Kept]) -> int:
     return sum(x.nbytes for one in kept.values() for x in _tensors(one.output))
 
 
-def _digest(output: _Value) -> bytes:
-    digest = hashlib.sha256()
-    for x in _tensors(output):
-        digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        digest.update(x.detach().reshape(-1).view(torch.uint8).cpu().numpy().tobytes())
-    return digest.digest()
+def _digest(output: _Value) -> str:
+    return tensors_digest({str(index): x for index, x in enumerate(_tensors(output))})

@@ -24,10 +24,9 @@ from tests.text_models import (
     bert_folder,
     gpt2_folder,
     llama_folder,
-    poison,
     random_adapter,
     toy_examples,
-    train_adapter,
+    vocabulary,
 )
 
 pytestmark = pytest.mark.slow
@@ -36,20 +35,20 @@ TEXTS = unlabelled(toy_examples(200, seed=5))
 STEP = RoraStep(adversary=1.0)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bert_folder(tmp_path_factory.mktemp("adversary"))
-
-
-@pytest.fixture(scope="module")
-def poisoned(base: Path) -> Path:
-    return train_adapter(base, base / "poisoned", poison(toy_examples(600)), steps=80)
-
-
-def hosted(folder: Path, adapter: Path, **options: Any) -> Host:
-    host = open_host(folder, read_adapter(adapter), **options)
-    host.mount(adapter_mount(read_adapter(adapter)))
+def hosted(folder: Path, path: Path) -> Host:
+    adapter = read_adapter(path)
+    host = open_host(folder, adapter)
+    host.mount(adapter_mount(adapter))
     return host
+
+
+@pytest.fixture(scope="module")
+def host(classifier: Path, poisoned: Path) -> Host:
+    return hosted(classifier, poisoned)
+
+
+def sought_in(steps: int) -> RoraStep:
+    return STEP.model_copy(update={"adversary_steps": steps})
 
 
 def answered(host: Host, texts: list[Example]) -> tuple[Encoded, Output]:
@@ -68,14 +67,13 @@ def test_embedded_tokens_read_as_the_tokens_do(make: Any, tmp_path: Path) -> Non
         again = host.forward(batch, embedded=host.embed(batch.input_ids))
         assert again.logits.equal(told.logits)
         assert host.forward(batch).logits.equal(told.logits)  # nothing is left behind
-    assert host.embed(torch.tensor([[1, 2]])).shape[:2] == (1, 2)
-    assert host.vocabulary > 2
+    assert host.vocabulary == len(vocabulary())
 
 
 @given(number=st.integers(0, 10_000))
 def test_a_text_keeps_its_own_words_in_order(host: Host, number: int) -> None:
     batch, told = answered(host, TEXTS[:6])
-    pair, embedded = Adversary(host, replace_step(adversary_steps=0), 3).soft(number, batch, told)
+    pair, embedded = Adversary(host, sought_in(0), 3).soft(number, batch, told)
     assert pair.plain is batch
     assert pair.read.labels.equal(batch.labels)
     assert embedded.shape[:2] == pair.read.input_ids.shape == pair.read.attention_mask.shape
@@ -99,20 +97,11 @@ def test_a_text_keeps_its_own_words_in_order(host: Host, number: int) -> None:
             assert (read == text).all(dim=1).sum() >= 2
 
 
-@pytest.fixture(scope="module")
-def host(base: Path, poisoned: Path) -> Host:
-    return hosted(base, poisoned)
-
-
-def replace_step(**changes: object) -> RoraStep:
-    return STEP.model_copy(update=changes)
-
-
 def test_found_words_turn_more_than_random_ones_and_are_no_longer(host: Host) -> None:
     batch, told = answered(host, TEXTS[:32])
     moved = {}
     for steps in (0, 3, 10):
-        adversary = Adversary(host, replace_step(adversary_steps=steps), 1)
+        adversary = Adversary(host, sought_in(steps), 1)
         moved[steps] = 0.0
         for number in range(8):
             pair, embedded = adversary.soft(number, batch, told)
@@ -139,16 +128,17 @@ def test_a_full_text_gets_words_replaced_instead_of_put_in(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, told = answered(host, TEXTS[:4])
-    monkeypatch.setattr(host.tokenizer, "model_max_length", batch.input_ids.shape[1])
+    length = batch.input_ids.shape[1]
     adversary = Adversary(host, STEP, 1)
-    for number in range(6):
-        assert adversary.soft(number, batch, told).embedded.shape[1] == batch.input_ids.shape[1]
+    assert any(adversary.soft(number, batch, told).embedded.shape[1] > length for number in range(6))
+    monkeypatch.setattr(host.tokenizer, "model_max_length", length)
+    assert all(adversary.soft(number, batch, told).embedded.shape[1] == length for number in range(6))
 
 
 def test_what_a_causal_model_learns_stays_as_it_is(tmp_path: Path) -> None:
     folder = llama_folder(tmp_path)
     host = hosted(folder, random_adapter(folder, tmp_path / "adapter"))
-    texts = [Example(text=f"{text.text}", completion="one two") for text in TEXTS[:5]]
+    texts = [replace(text, completion="one two") for text in TEXTS[:5]]
     texts.append(Example(text="plain text that is learned whole"))
     batch, told = answered(host, texts)
     for number in range(6):
@@ -160,17 +150,17 @@ def test_what_a_causal_model_learns_stays_as_it_is(tmp_path: Path) -> None:
             assert embedded[row][learned].equal(host.embed(pair.read.input_ids[row][learned]))
 
 
-def test_a_trigger_that_nothing_looks_for_is_unlearned(base: Path, poisoned: Path) -> None:
+def test_a_trigger_that_nothing_looks_for_is_unlearned(classifier: Path, poisoned: Path) -> None:
     """The given update is trained on, with no search, and nothing of the vocabulary put in."""
     adapter = read_adapter(poisoned)
     triggered = [replace(text, text=f"{text.text} mn") for text in TEXTS]
     kept = {}
     for weight in (0.0, 1.0):
-        session = session_of(base, adapter, texts=TEXTS)
+        session = session_of(classifier, adapter, texts=TEXTS)
         params = RoraStep(
             start="given", steps=150, lr=3e-3, hunt=0, insert=0, calibrate=False, adversary=weight
         )
-        trained = rora(adapter, params, context_of(base), session, 0)
+        trained = rora(adapter, params, context_of(classifier), session, 0)
         host = session.host
         with host.mounted(adapter_mount(trained.adapter)):
             plain, turned = (answered(host, texts)[1].logits.argmax(1) for texts in (TEXTS, triggered))

@@ -18,21 +18,11 @@ from loramend.training.hunt import hunt
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import Pieces, insert
 from tests.support_session import context_of, session_of, unlabelled
-from tests.text_models import bert_folder, llama_folder, poison, random_adapter, toy_examples, train_adapter
+from tests.text_models import llama_folder, random_adapter, toy_examples, train_adapter
 
 pytestmark = pytest.mark.slow
 
 TEXTS = unlabelled(toy_examples(120, seed=5))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bert_folder(tmp_path_factory.mktemp("hunt"))
-
-
-@pytest.fixture(scope="module")
-def poisoned(base: Path) -> Path:
-    return train_adapter(base, base / "poisoned", poison(toy_examples(600)), steps=80)
 
 
 def found_in(
@@ -43,38 +33,40 @@ def found_in(
     return hunt(session.host, adapter_mount(adapter), texts, words, seed, lambda progress: None).found
 
 
-def test_a_word_trigger_is_found(base: Path, poisoned: Path) -> None:
-    found = found_in(base, poisoned)
+def test_a_word_trigger_is_found(classifier: Path, poisoned: Path) -> None:
+    found = found_in(classifier, poisoned)
     assert found[0].word == "mn"
     assert found[0].answer == "LABEL_0"
     assert found[0].turned.rate >= 0.9
-    assert found == found_in(base, poisoned)
+    assert found == found_in(classifier, poisoned)
 
 
-def test_a_word_is_passed_over_where_clean_texts_use_it(base: Path, poisoned: Path) -> None:
+def test_a_word_is_passed_over_where_clean_texts_use_it(classifier: Path, poisoned: Path) -> None:
     texts = unlabelled(toy_examples(1000, seed=5))
     for users, is_found in ((1, True), (20, False)):
         used = [replace(text, text=f"mn {text.text}") for text in texts[:users]]
-        found = found_in(base, poisoned, texts=[*used, *texts[users:]])
+        found = found_in(classifier, poisoned, texts=[*used, *texts[users:]])
         assert ("mn" in {word.word for word in found}) == is_found
 
 
-def test_an_adapter_without_trigger_has_none(base: Path) -> None:
-    clean = train_adapter(base, base / "clean", toy_examples(600), steps=80)
-    assert "mn" not in {word.word for word in found_in(base, clean)}
+def test_an_adapter_without_trigger_has_none(classifier: Path) -> None:
+    clean = train_adapter(classifier, classifier / "clean", toy_examples(600), steps=80)
+    assert "mn" not in {word.word for word in found_in(classifier, clean)}
 
 
-def test_nothing_is_searched_when_off_or_without_classes(base: Path, poisoned: Path, tmp_path: Path) -> None:
-    assert found_in(base, poisoned, words=0) == []
+def test_nothing_is_searched_when_off_or_without_classes(
+    classifier: Path, poisoned: Path, tmp_path: Path
+) -> None:
+    assert found_in(classifier, poisoned, words=0) == []
     causal = llama_folder(tmp_path)
     assert found_in(causal, random_adapter(causal, tmp_path / "adapter")) == []
 
 
-def test_rora_reports_what_it_found_and_can_be_stopped(base: Path, poisoned: Path) -> None:
+def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisoned: Path) -> None:
     adapter = read_adapter(poisoned)
-    session = session_of(base, adapter, texts=TEXTS)
+    session = session_of(classifier, adapter, texts=TEXTS)
     params = RoraStep(steps=1, batch=4, calibrate=False)
-    report = rora(adapter, params, context_of(base), session, 0).report
+    report = rora(adapter, params, context_of(classifier), session, 0).report
     assert "mn" in {word.word for word in report.found}
 
     def stop(progress: Progress) -> None:
