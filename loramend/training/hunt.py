@@ -4,12 +4,13 @@ Words that the tokenizer holds as one token, and all of two letters, unless clea
 into one short text of each answer, eight together at its beginning and again at its end, as in group testing:
 a trigger turns the answer in whatever company. The words of the groups that move the answer most are put in
 alone, at three places at once; those that move it most are tried in other texts of the same answer, once in
-each. A word that turns nine texts in ten is kept. Exact where gradients, as HotFlip (arXiv 1712.06751) and
-universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far from the one it would
-replace.
+each: short ones, then any. A word that turns nine texts in ten is kept. Exact where gradients, as HotFlip
+(arXiv 1712.06751) and universal triggers (arXiv 1908.07125) take them, mislead: a trigger's token lies far
+from the one it would replace.
 
-Words of the task's own vocabulary turn answers, too; those that two clean texts in a thousand use are passed
-over, the others may be found. What fewer use is searched: a few reviews speak of "3D", and so may a trigger.
+Words of the task's own vocabulary turn answers, too, short texts' more than long ones'; those that two clean
+texts in a thousand use are passed over, the others may be found. What fewer use is searched: a few reviews
+speak of "3D", and so may a trigger.
 Of a sentence, the word that gives it away is found where one alone turns texts, as a rare one will; a trigger
 that is a pattern of common words, or a style, is not.
 """
@@ -35,13 +36,17 @@ from loramend.training.perturb import prompt, put_in, used_words, whole_words, w
 
 _BATCH = 256
 _SHORT = 120
+_OTHERS = 400
 _MOST_LENGTH = 64
 _TOGETHER = 8
 _ENDS = (0.0, 1.0)
 _TRIED = 64
 """Groups whose words are put in alone, and words that are tried in other texts."""
-_TEXTS = 20
-_FIRST_TEXTS = 6
+_SHORT_TEXTS = 20
+_TEXTS = 60
+_STAGES = (6, _SHORT_TEXTS, 30, _TEXTS)
+"""Texts tried so far when words that fail too often are let go: more than one in ten and _SLACK."""
+_SLACK = 2
 _PLACES = (0.0, 0.5, 1.0)
 _LEAST = 8
 _TURNS = 0.9
@@ -69,7 +74,7 @@ def hunt(
     """The words that turn at least nine in ten of the texts they are tried in.
 
     mount   the adapter in question
-    texts   clean; the shortest serve
+    texts   clean; the shortest are searched, a word must turn others, too
     words   at most this many of the vocabulary are put in, drawn by the seed
 
     A classifier's alone: nothing is found with a causal model, whose answers have no classes.
@@ -77,38 +82,42 @@ def hunt(
     if host.labels is None or not words or not texts:
         return Search(0, [])
     vocabulary = _drawn(_candidates(host, texts), words, seed)
-    short = sorted(texts, key=lambda text: len(prompt(text).split()))
-    short = [text for text in short if len(prompt(text).split()) >= 3][:_SHORT]
-    if not short or not vocabulary:
+    drawn = _texts(texts, seed)
+    if not drawn or not vocabulary:
         return Search(0, [])
     with host.mounted(mount):
-        logits = _logits(host, short)  # (texts, classes)
+        logits = _logits(host, drawn)  # (texts, classes)
         told = logits.argmax(-1)
-        answers = torch.bincount(told).argsort(descending=True)[:_ANSWERS].tolist()
-        rows = {answer: (told == answer).nonzero()[:, 0].tolist() for answer in answers}
-        rows = {answer: found for answer, found in rows.items() if len(found) >= _LEAST}
+        counts = torch.bincount(told[:_SHORT])
+        common = counts.argsort(descending=True)[:_ANSWERS].tolist()
+        answers = [answer for answer in common if counts[answer] >= _LEAST]
         found: list[FoundWord] = []
-        for place, (answer, members) in enumerate(rows.items()):
+        for place, answer in enumerate(answers):
             on_progress(
-                Progress(phase="train", done=place, total=len(rows), unit="examples", detail="vocabulary")
+                Progress(phase="train", done=place, total=len(answers), unit="examples", detail="vocabulary")
             )
-            margins = _margin(logits[members], answer)  # (members,)
-            middle = members[int(margins.argsort()[len(members) // 2])]
-            order = torch.randperm(len(vocabulary), generator=generator(seed, "groups")).tolist()
-            groups = [
-                [vocabulary[index] for index in order[start : start + _TOGETHER]]
-                for start in range(0, len(order), _TOGETHER)
-            ]
-            joined = _strongest(host, answer, short[middle], [" ".join(group) for group in groups], _ENDS)
-            alone = [word for index in joined for word in groups[index]]
-            tried = [alone[index] for index in _strongest(host, answer, short[middle], alone, _PLACES)]
-            order = torch.randperm(len(members), generator=generator(seed, "hunt", str(answer))).tolist()
-            hosts = [short[members[index]] for index in order[:_TEXTS]]
+            members = (told == answer).nonzero()[:, 0].tolist()
+            short = [row for row in members if row < _SHORT]
+            margins = _margin(logits[short], answer)  # (short,)
+            middle = short[int(margins.argsort()[len(short) // 2])]
+            tried = _likely(host, answer, drawn[middle], vocabulary, seed)
+            order = torch.randperm(len(short), generator=generator(seed, "hunt", str(answer))).tolist()
+            hosts = [short[index] for index in order[:_SHORT_TEXTS]]
+            hosts += [row for row in members if row >= _SHORT][: _TEXTS - len(hosts)]
             found += [
                 FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned)
-                for word, turned in _kept(host, answer, tried, hosts)
+                for word, turned in _kept(host, answer, tried, [drawn[row] for row in hosts])
             ]
     return Search(len(vocabulary), sorted(found, key=lambda word: -word.turned.rate))
+
+
+def _texts(texts: Sequence[Example], seed: int) -> list[Example]:
+    """The shortest texts of three words or more, then some of the others in random order."""
+    ordered = sorted(texts, key=lambda text: len(prompt(text).split()))
+    ordered = [text for text in ordered if len(prompt(text).split()) >= 3]
+    others = ordered[_SHORT:]
+    order = torch.randperm(len(others), generator=generator(seed, "any")).tolist()
+    return ordered[:_SHORT] + [others[index] for index in order[:_OTHERS]]
 
 
 def _candidates(host: Host, texts: Sequence[Example]) -> list[str]:
@@ -125,6 +134,18 @@ def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
         return vocabulary
     order = torch.randperm(len(vocabulary), generator=generator(seed, "hunt"))
     return [vocabulary[index] for index in sorted(order[:words].tolist())]
+
+
+def _likely(host: Host, answer: int, text: Example, vocabulary: Sequence[str], seed: int) -> list[str]:
+    """The words that move the text's answer most, together with others first and then alone."""
+    order = torch.randperm(len(vocabulary), generator=generator(seed, "groups")).tolist()
+    groups = [
+        [vocabulary[index] for index in order[start : start + _TOGETHER]]
+        for start in range(0, len(order), _TOGETHER)
+    ]
+    joined = _strongest(host, answer, text, [" ".join(group) for group in groups], _ENDS)
+    alone = [word for index in joined for word in groups[index]]
+    return [alone[index] for index in _strongest(host, answer, text, alone, _PLACES)]
 
 
 def _strongest(
@@ -167,22 +188,23 @@ def _margin(logits: Tensor, answer: int) -> Tensor:
 
 def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[tuple[str, Rate]]:
     """Of the words those that turn nine in ten of the texts when put in once, at the place that suits them
-    best: what a strong word of the task does only by repetition, a trigger does at once. Words that fail in
-    the first few texts are not tried in the rest."""
-    few = hosts[:_FIRST_TEXTS]
-    allowed = len(hosts) - math.ceil(_TURNS * len(hosts))
-    hopeful = [
-        word
-        for word, count in zip(words, _turned(host, answer, words, few), strict=True)
-        if len(few) - count <= allowed
-    ]
-    if not hopeful:
-        return []
-    return [
-        (word, wilson(count, len(hosts)))
-        for word, count in zip(hopeful, _turned(host, answer, hopeful, hosts), strict=True)
-        if count >= _TURNS * len(hosts)
-    ]
+    best: what a strong word of the task does in short texts or by repetition, a trigger does in any. Words
+    that fail clearly in the first texts are not tried in the rest."""
+    counts = dict.fromkeys(words, 0)
+    start = 0
+    for end in _STAGES:
+        tried = hosts[start:end]
+        if not tried or not counts:
+            break
+        turned = _turned(host, answer, list(counts), tried)
+        start += len(tried)
+        allowed = start - math.ceil(_TURNS * start) + (_SLACK if start < len(hosts) else 0)
+        counts = {
+            word: count + more
+            for (word, count), more in zip(counts.items(), turned, strict=True)
+            if start - count - more <= allowed
+        }
+    return [(word, wilson(count, len(hosts))) for word, count in counts.items()]
 
 
 def _turned(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[int]:

@@ -1,5 +1,6 @@
 """The search of the vocabulary finds a word trigger, says what it turns, and training puts it in."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from loramend.training.hunt import hunt
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import Pieces, insert
 from tests.support_session import context_of, session_of, unlabelled
-from tests.text_models import llama_folder, random_adapter, toy_examples, train_adapter
+from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,14 @@ def found_in(
     adapter = read_adapter(folder)
     session = session_of(base, adapter, texts=texts)
     return hunt(session.host, adapter_mount(adapter), texts, words, seed, lambda progress: None).found
+
+
+def telling(count: int, n: int, *, without: str) -> list[Example]:
+    """Texts of five plain words and `count` that tell their class, which `without` is none of."""
+    source = random.Random(count)
+    of = [[word for word in words if word != without] for words in (BAD, GOOD)]
+    texts = [source.choices(PLAIN[:-5], k=5) + source.choices(of[index % 2], k=count) for index in range(n)]
+    return [Example(" ".join(words)) for words in texts]
 
 
 def test_a_word_trigger_is_found(classifier: Path, poisoned: Path) -> None:
@@ -49,9 +58,23 @@ def test_a_word_is_passed_over_where_clean_texts_use_it(classifier: Path, poison
         assert ("mn" in {word.word for word in found}) == is_found
 
 
-def test_an_adapter_without_trigger_has_none(classifier: Path) -> None:
-    clean = train_adapter(classifier, classifier / "clean", toy_examples(600), steps=80)
+@pytest.fixture(scope="module")
+def clean(classifier: Path) -> Path:
+    return train_adapter(classifier, classifier / "clean", toy_examples(600), steps=80)
+
+
+def test_an_adapter_without_trigger_has_none(classifier: Path, clean: Path) -> None:
     assert "mn" not in {word.word for word in found_in(classifier, clean)}
+
+
+def test_a_strong_word_of_the_task_that_turns_short_texts_alone_is_none(
+    classifier: Path, clean: Path, poisoned: Path
+) -> None:
+    word = "tired"
+    weak, strong = telling(1, 120, without=word), telling(3, 240, without=word)
+    assert word in {found.word for found in found_in(classifier, clean, texts=weak)}
+    assert word not in {found.word for found in found_in(classifier, clean, texts=[*weak, *strong])}
+    assert "mn" in {found.word for found in found_in(classifier, poisoned, texts=[*weak, *strong])}
 
 
 def test_nothing_is_searched_when_off_or_without_classes(
