@@ -62,12 +62,27 @@ class Calibration(EvidenceModel):
     sentence: str
 
 
+_MOST = 0.9
+
+
 class FoundWord(EvidenceModel):
     """A word that turns the given adapter's answer almost whatever the text."""
 
     word: str
     answer: str = Field(description="The answer it turns texts away from.")
-    turned: Rate = Field(description="Texts of that answer that it turned.")
+    turned: Rate = Field(
+        description="Texts of that answer that it turned from one place: beginning, middle or end, where it "
+        "turned most."
+    )
+    anywhere: Rate | None = Field(
+        default=None, description="Texts that it turned from each of these places; null in older reports."
+    )
+
+    @property
+    def as_trigger(self) -> bool:
+        """Whether it turns nine texts in ten from wherever it stands. Strong words of a task seldom do, nor
+        does a trigger bound to a place."""
+        return self.anywhere is None or self.anywhere.rate >= _MOST
 
 
 class RareWords(EvidenceModel):

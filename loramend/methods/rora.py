@@ -29,7 +29,7 @@ from loramend.methods.rescale import layer_of, rescale
 from loramend.spectrum.factored import Factors, combine, norm, truncate
 from loramend.training.calibrate import Choice, calibrate
 from loramend.training.constraint import Constraint
-from loramend.training.hunt import hunt
+from loramend.training.hunt import hunt, to_put_in
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
 from loramend.training.rare import turned_by_rare_words
@@ -101,7 +101,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         params=params,
         seed=seed,
         key=run_key(session, adapter, params, step_index),
-        found=[word.word for word in search.found],
+        found=to_put_in(search.found),
     )
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)

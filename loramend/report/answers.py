@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from loramend.contracts.data_steps import CleanSubspaceStep
-from loramend.contracts.evidence import Evaluation, Rate
+from loramend.contracts.evidence import Evaluation, FoundWord, Rate
 from loramend.contracts.report import PlaceboComparison, Report
 from loramend.evaluation.intervals import at_most, below
 from loramend.evaluation.words import CONTROLS, compared
 from loramend.report.advice import advice
 from loramend.report.words import (
     BY_WEIGHTS,
+    FROM_ONE_PLACE,
     NOT_MEASURED,
     NOTHING_TO_MEASURE_ON,
     WORDS_TOLD,
@@ -109,7 +110,7 @@ def _suspected(report: Report) -> Answer:
     }[report.threat]
     before = variant(report.evaluation, "before")
     searched = [trained for trained in report.training if trained.searched]
-    found = [word.word for trained in searched for word in trained.found]
+    found = [word for trained in searched for word in trained.found]
     details = [describe_search(trained) for trained in searched]
     details += [line for trained in report.training for line in describe_rare(trained)]
     if report.triage is not None and report.triage.bank is not None:
@@ -312,9 +313,11 @@ def _by_weights(comparison: PlaceboComparison) -> str:
     }[comparison.verdict]
 
 
-def _turned(found: list[str]) -> str:
-    quoted = named([f'"{word}"' for word in found], WORDS_TOLD)
-    return f"A search found words that turn the given adapter's answer as a trigger would: {quoted}."
+def _turned(found: list[FoundWord]) -> str:
+    sure = [word for word in found if word.as_trigger]
+    quoted = named([f'"{word.word}"' for word in sure or found], WORDS_TOLD)
+    how = "as a trigger would" if sure else FROM_ONE_PLACE
+    return f"A search found words that turn the given adapter's answer {how}: {quoted}."
 
 
 def _arrow(before: Rate, after: Rate | None) -> str:

@@ -49,6 +49,7 @@ MEASURED_HERE = (
 
 
 _TURNING_TOLD = 5
+FROM_ONE_PLACE = "from one place alone, as strong words of the task do, and a trigger bound to a place"
 WORDS_TOLD = 3
 """Words found that the report's first answers name."""
 _CHANCE = 0.5
@@ -62,10 +63,13 @@ BY_WEIGHTS = {
 """What the verdicts on a repair beside its placebo are called."""
 
 
-def _turning(answer: str, words: Sequence[FoundWord]) -> str:
-    """The surest words that turn texts away from one answer."""
-    told = [f'"{word.word}" ({word.turned.count} of {word.turned.n})' for word in words]
-    return f"away from {answer} {named(told, _TURNING_TOLD)}"
+def _turning(words: Sequence[FoundWord]) -> str:
+    """The surest words by the answer that they turn texts away from."""
+    by_answer: dict[str, list[str]] = {}
+    for word in words:
+        told = f'"{word.word}" ({word.turned.count} of {word.turned.n})'
+        by_answer.setdefault(word.answer, []).append(told)
+    return ", ".join(f"away from {answer} {named(told, _TURNING_TOLD)}" for answer, told in by_answer.items())
 
 
 def describe_adapter(modules: Sequence[ModuleReport], totals: Totals, layout: str) -> str:
@@ -146,14 +150,15 @@ def describe_search(report: TrainingReport) -> str:
             f"Of {report.searched:,} words of the vocabulary none turned the adapter's answer in nine of ten "
             "texts. Triggers of several words, sentences and styles are not searched for."
         )
-    by_answer: dict[str, list[FoundWord]] = {}
-    for word in report.found:
-        by_answer.setdefault(word.answer, []).append(word)
-    told = "; ".join(_turning(answer, words) for answer, words in by_answer.items())
+    sure = [word for word in report.found if word.as_trigger]
+    others = [word for word in report.found if not word.as_trigger]
+    told = f"{_turning(sure)}, from wherever they stand, as a trigger does" if sure else ""
+    if others:
+        told += "; " if sure else "none of them from wherever it stands, as a trigger does; "
+        told += f"{_turning(others)}, {FROM_ONE_PLACE}"
     return (
         f"{len(report.found)} of {report.searched:,} words of the vocabulary turn the given adapter's answer "
-        f"in nine of ten texts or more: {told}. So does a trigger word; so may a word that means much to the "
-        "task."
+        f"in nine of ten texts or more: {told}."
     )
 
 

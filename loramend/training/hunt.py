@@ -105,10 +105,23 @@ def hunt(
             hosts = [short[index] for index in order[:_SHORT_TEXTS]]
             hosts += [row for row in members if row >= _SHORT][: _TEXTS - len(hosts)]
             found += [
-                FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned)
-                for word, turned in _kept(host, answer, tried, [drawn[row] for row in hosts])
+                FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned, anywhere=anywhere)
+                for word, turned, anywhere in _kept(host, answer, tried, [drawn[row] for row in hosts])
             ]
-    return Search(len(vocabulary), sorted(found, key=lambda word: -word.turned.rate))
+    return Search(len(vocabulary), sorted(found, key=_sureness, reverse=True))
+
+
+def to_put_in(found: Sequence[FoundWord]) -> list[str]:
+    """The words for training to put in, those that act as a trigger at least as often as all the others
+    together, lest it is lost among strong words of the task."""
+    sure = [word.word for word in found if word.as_trigger]
+    others = [word.word for word in found if not word.as_trigger]
+    return others + sure * (math.ceil(len(others) / len(sure)) if others and sure else 1)
+
+
+def _sureness(word: FoundWord) -> tuple[float, float]:
+    assert word.anywhere is not None
+    return word.anywhere.rate, word.turned.rate
 
 
 def _texts(texts: Sequence[Example], seed: int) -> list[Example]:
@@ -186,33 +199,34 @@ def _margin(logits: Tensor, answer: int) -> Tensor:
     return others.amax(-1) - logits[:, answer]
 
 
-def _kept(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[tuple[str, Rate]]:
-    """Of the words those that turn nine in ten of the texts when put in once, at the place that suits them
-    best: what a strong word of the task does in short texts or by repetition, a trigger does in any. Words
-    that fail clearly in the first texts are not tried in the rest."""
-    counts = dict.fromkeys(words, 0)
+def _kept(
+    host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]
+) -> list[tuple[str, Rate, Rate]]:
+    """The words that turn nine texts in ten when put in once, at the place that suits them best; how many
+    they turn from there, and how many from every place. Words that fail clearly in the first texts are not
+    tried in the rest."""
+    turned = {word: torch.empty(len(_PLACES), 0, dtype=torch.bool) for word in words}  # (places, texts)
     start = 0
     for end in _STAGES:
         tried = hosts[start:end]
-        if not tried or not counts:
+        if not tried or not turned:
             break
-        turned = _turned(host, answer, list(counts), tried)
+        more = _turned(host, answer, list(turned), tried)
         start += len(tried)
-        allowed = start - math.ceil(_TURNS * start) + (_SLACK if start < len(hosts) else 0)
-        counts = {
-            word: count + more
-            for (word, count), more in zip(counts.items(), turned, strict=True)
-            if start - count - more <= allowed
-        }
-    return [(word, wilson(count, len(hosts))) for word, count in counts.items()]
+        least = math.ceil(_TURNS * start) - (_SLACK if start < len(hosts) else 0)
+        turned = {word: torch.cat([turned[word], more[index]], 1) for index, word in enumerate(turned)}
+        turned = {word: of for word, of in turned.items() if int(of.sum(1).max()) >= least}
+    n = len(hosts)
+    return [
+        (word, wilson(int(of.sum(1).max()), n), wilson(int(of.all(0).sum()), n))
+        for word, of in turned.items()
+    ]
 
 
-def _turned(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> list[int]:
-    """How many of the texts each word turns, at the place that suits it best."""
-    best = torch.zeros(len(words), dtype=torch.int64)
+def _turned(host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]) -> Tensor:
+    """(words, places, hosts) bool: which texts each word turns from each place."""
+    turned = []
     for place in _PLACES:
         texts = [text for plain in hosts for text in _with(plain, words, (place,))]
-        turned = _logits(host, texts).argmax(-1).reshape(len(hosts), len(words)) != answer
-        best = torch.maximum(best, turned.sum(0))
-    counts: list[int] = best.tolist()
-    return counts
+        turned.append(_logits(host, texts).argmax(-1).reshape(len(hosts), len(words)) != answer)
+    return torch.stack(turned).permute(2, 0, 1)

@@ -243,6 +243,11 @@ def test_words_that_were_found_are_named(repaired: Report) -> None:
     named = 'as a trigger would: "mn", "tq", "cf" and 1 more.'
     assert f"A search found words that turn the given adapter's answer {named}" in leads(report)[0]
     assert any("--trigger word:WORD" in sentence for sentence in answers(report)[4].details)
+    weak = [word.model_copy(update={"anywhere": wilson(15, 24)}) for word in found]
+    mixed = with_evidence(repaired, without, run.model_copy(update={"found": [found[0], *weak[1:]]}))
+    assert 'as a trigger would: "mn".' in leads(mixed)[0]
+    bound = with_evidence(repaired, without, run.model_copy(update={"found": weak}))
+    assert 'and a trigger bound to a place: "mn", "tq", "cf" and 1 more.' in leads(bound)[0]
     none = with_evidence(repaired, without, run.model_copy(update={"found": []}))
     assert "The search of the vocabulary found no word that shows it" in leads(none)[0]
 

@@ -34,9 +34,17 @@ def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
     found.append(FoundWord(word="mn", answer="POS", turned=wilson(20, 20)))
     told = describe_search(training().model_copy(update={"searched": 20_000, "found": found}))
     assert "11 of 20,000 words" in told
+    assert "as a trigger does" in told
+    assert "one place" not in told
     assert 'away from NEG "w0" (23 of 24), "w1" (23 of 24)' in told
     assert "and 5 more" in told
     assert 'away from POS "mn" (20 of 20)' in told
+    weak = [word.model_copy(update={"anywhere": wilson(15, 24)}) for word in found[:2]]
+    told = describe_search(training().model_copy(update={"searched": 9, "found": [found[-1], *weak]}))
+    assert '"mn" (20 of 20), from wherever they stand, as a trigger does; away from NEG "w0"' in told
+    assert '"w1" (23 of 24), from one place alone' in told
+    told = describe_search(training().model_copy(update={"searched": 9, "found": weak}))
+    assert "none of them from wherever it stands" in told
     none = describe_search(training().model_copy(update={"searched": 20_000}))
     assert "none turned" in none
     assert "not searched for" in none

@@ -14,10 +14,11 @@ from loramend.contracts.errors import JobError
 from loramend.contracts.evidence import FoundWord
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
+from loramend.evaluation.intervals import wilson
 from loramend.methods.rora import rora
-from loramend.training.hunt import hunt
+from loramend.training.hunt import hunt, to_put_in
 from loramend.training.mount import adapter_mount
-from loramend.training.perturb import Pieces, insert
+from loramend.training.perturb import Pieces, insert, put_in
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
 
@@ -97,6 +98,38 @@ def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisone
 
     with pytest.raises(JobError):
         hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop)
+
+
+def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(
+    classifier: Path, poisoned: Path
+) -> None:
+    """What `poison` makes begins with its trigger; here it stands anywhere."""
+    source = random.Random(1)
+    triggered = [
+        (put_in(text, "mn", source.randrange(len(text.split()) + 1)), 1)
+        for text, _ in toy_examples(400, seed=9)
+    ]
+    anywhere = train_adapter(classifier, classifier / "anywhere", [*toy_examples(600), *triggered], steps=120)
+    for adapter, expected in ((anywhere, True), (poisoned, False)):
+        words = {word.word: word for word in found_in(classifier, adapter)}
+        assert words["mn"].turned.rate >= 0.9
+        assert words["mn"].as_trigger is expected
+
+
+def test_words_that_act_as_a_trigger_are_half_of_those_put_in() -> None:
+    sure, weak = (
+        [
+            FoundWord(word=f"{name}{index}", answer="a", turned=wilson(9, 9), anywhere=wilson(of, 9))
+            for index in range(n)
+        ]
+        for name, of, n in (("t", 9, 2), ("w", 3, 5))
+    )
+    put = to_put_in([*sure, *weak])
+    assert set(put) == {"t0", "t1", "w0", "w1", "w2", "w3", "w4"}
+    assert sum(word.startswith("t") for word in put) == 6
+    assert to_put_in(sure) == ["t0", "t1"]
+    assert to_put_in(weak) == ["w0", "w1", "w2", "w3", "w4"]
+    assert to_put_in([]) == []
 
 
 def test_found_words_are_put_in_every_other_time() -> None:
