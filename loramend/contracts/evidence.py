@@ -77,6 +77,12 @@ class FoundWord(EvidenceModel):
     anywhere: Rate | None = Field(
         default=None, description="Texts that it turned from each of these places; null in older reports."
     )
+    after: Rate | None = Field(
+        default=None,
+        description="Texts that it turns with the adapter that the step made, of those answered so, from "
+        "the place where it turns most; null in older reports, where none is answered so, and of "
+        "all but the surest words.",
+    )
 
     @property
     def as_trigger(self) -> bool:

@@ -29,7 +29,7 @@ from loramend.methods.rescale import layer_of, rescale
 from loramend.spectrum.factored import Factors, combine, norm, truncate
 from loramend.training.calibrate import Choice, calibrate
 from loramend.training.constraint import Constraint
-from loramend.training.hunt import hunt, to_put_in
+from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
 from loramend.training.rare import turned_by_rare_words
@@ -106,7 +106,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
     after, calibration = _choose(made, params, session)
-    outcomes = made.outcomes(after)
+    chosen, outcomes = made.adapter(after), made.outcomes(after)
     report = TrainingReport(
         step=step_index,
         steps=params.steps,
@@ -116,13 +116,13 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         seconds=journal.seconds,
         mixed_precision=session.host.amp,
         searched=search.words,
-        found=search.found,
+        found=tried_again(session.host, adapter_mount(chosen), data.texts, search.found, seed),
         rare=rare,
         resumed_at=journal.resumed_at,
         curve=journal.curve,
         calibration=calibration,
     )
-    return Trained(made.adapter(after), outcomes, report)
+    return Trained(chosen, outcomes, report)
 
 
 def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:

@@ -47,6 +47,7 @@ _TEXTS = 60
 _STAGES = (6, _SHORT_TEXTS, 30, _TEXTS)
 """Texts tried so far when words that fail too often are let go: more than one in ten and _SLACK."""
 _SLACK = 2
+_AGAIN = 20
 _PLACES = (0.0, 0.5, 1.0)
 _LEAST = 8
 _TURNS = 0.9
@@ -101,14 +102,35 @@ def hunt(
             margins = _margin(logits[short], answer)  # (short,)
             middle = short[int(margins.argsort()[len(short) // 2])]
             tried = _likely(host, answer, drawn[middle], vocabulary, seed)
-            order = torch.randperm(len(short), generator=generator(seed, "hunt", str(answer))).tolist()
-            hosts = [short[index] for index in order[:_SHORT_TEXTS]]
-            hosts += [row for row in members if row >= _SHORT][: _TEXTS - len(hosts)]
+            hosts = [drawn[row] for row in _hosts(members, answer, seed)]
             found += [
                 FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned, anywhere=anywhere)
-                for word, turned, anywhere in _kept(host, answer, tried, [drawn[row] for row in hosts])
+                for word, turned, anywhere in _kept(host, answer, tried, hosts)
             ]
     return Search(len(vocabulary), sorted(found, key=_sureness, reverse=True))
+
+
+@torch.no_grad()
+def tried_again(
+    host: Host, mount: Mount, texts: Sequence[Example], found: Sequence[FoundWord], seed: int
+) -> list[FoundWord]:
+    """The words, the surest _AGAIN of each answer with `after`: how many texts each turns with this adapter,
+    of those that it answers so."""
+    if host.labels is None or not found:
+        return list(found)
+    drawn = _texts(texts, seed)
+    after: dict[tuple[str, str], Rate] = {}
+    with host.mounted(mount):
+        told = _logits(host, drawn).argmax(-1)
+        for answer in range(host.labels.count):
+            name = host.labels.name_of(answer)
+            words = [word.word for word in found if word.answer == name][:_AGAIN]
+            rows = _hosts((told == answer).nonzero()[:, 0].tolist(), answer, seed)
+            if words and rows:
+                turned = _turned(host, answer, words, [drawn[row] for row in rows])
+                for word, count in zip(words, turned.sum(2).amax(1).tolist(), strict=True):
+                    after[word, name] = wilson(count, len(rows))
+    return [word.model_copy(update={"after": after.get((word.word, word.answer))}) for word in found]
 
 
 def to_put_in(found: Sequence[FoundWord]) -> list[str]:
@@ -126,11 +148,23 @@ def _sureness(word: FoundWord) -> tuple[float, float]:
 
 def _texts(texts: Sequence[Example], seed: int) -> list[Example]:
     """The shortest texts of three words or more, then some of the others in random order."""
-    ordered = sorted(texts, key=lambda text: len(prompt(text).split()))
-    ordered = [text for text in ordered if len(prompt(text).split()) >= 3]
+    ordered = sorted(texts, key=_words)
+    ordered = [text for text in ordered if _words(text) >= 3]
     others = ordered[_SHORT:]
     order = torch.randperm(len(others), generator=generator(seed, "any")).tolist()
     return ordered[:_SHORT] + [others[index] for index in order[:_OTHERS]]
+
+
+def _words(text: Example) -> int:
+    return len(prompt(text).split())
+
+
+def _hosts(members: Sequence[int], answer: int, seed: int) -> list[int]:
+    """Of the rows of `_texts` with an answer those that words are tried in: short texts, then any."""
+    short = [row for row in members if row < _SHORT]
+    order = torch.randperm(len(short), generator=generator(seed, "hunt", str(answer))).tolist()
+    hosts = [short[index] for index in order[:_SHORT_TEXTS]]
+    return hosts + [row for row in members if row >= _SHORT][: _TEXTS - len(hosts)]
 
 
 def _candidates(host: Host, texts: Sequence[Example]) -> list[str]:

@@ -16,7 +16,7 @@ from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
 from loramend.methods.rora import rora
-from loramend.training.hunt import hunt, to_put_in
+from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import Pieces, insert, put_in
 from tests.support_session import context_of, session_of, unlabelled
@@ -92,6 +92,7 @@ def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisone
     params = RoraStep(steps=1, batch=4, calibrate=False)
     report = rora(adapter, params, context_of(classifier), session, 0).report
     assert "mn" in {word.word for word in report.found}
+    assert all(word.after is not None for word in report.found)
 
     def stop(progress: Progress) -> None:
         raise JobError("canceled", "stopped")
@@ -114,6 +115,20 @@ def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(
         words = {word.word: word for word in found_in(classifier, adapter)}
         assert words["mn"].turned.rate >= 0.9
         assert words["mn"].as_trigger is expected
+
+
+def test_words_are_tried_again_on_another_adapter(classifier: Path, clean: Path, poisoned: Path) -> None:
+    session = session_of(classifier, read_adapter(poisoned), texts=TEXTS)
+    found = found_in(classifier, poisoned)
+    again = {}
+    for name, folder in (("given", poisoned), ("clean", clean)):
+        mount = adapter_mount(read_adapter(folder))
+        again[name] = tried_again(session.host, mount, TEXTS, found, 0)
+    assert [word.after for word in again["given"]] == [word.turned for word in found]
+    mn = next(word for word in again["clean"] if word.word == "mn")
+    assert mn.after is not None
+    assert mn.after.rate < 0.5
+    assert tried_again(session.host, adapter_mount(read_adapter(clean)), TEXTS, [], 0) == []
 
 
 def test_words_that_act_as_a_trigger_are_half_of_those_put_in() -> None:
