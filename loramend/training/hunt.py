@@ -37,6 +37,7 @@ from loramend.training.perturb import prompt, put_in, used_words, whole_words, w
 _BATCH = 256
 _SHORT = 120
 _OTHERS = 400
+_MOST_WORDS = 40
 _MOST_LENGTH = 64
 _TOGETHER = 8
 _ENDS = (0.0, 1.0)
@@ -147,16 +148,17 @@ def _sureness(word: FoundWord) -> tuple[float, float]:
 
 
 def _texts(texts: Sequence[Example], seed: int) -> list[Example]:
-    """The shortest texts of three words or more, then some of the others in random order."""
-    ordered = sorted(texts, key=_words)
-    ordered = [text for text in ordered if _words(text) >= 3]
+    """The shortest texts of three words or more, then some of the others in random order; of long ones the
+    beginning, so that a word at the end is not cut off."""
+    divided = [(text, prompt(text).split()) for text in texts]
+    ordered = sorted((pair for pair in divided if len(pair[1]) >= 3), key=lambda pair: len(pair[1]))
     others = ordered[_SHORT:]
     order = torch.randperm(len(others), generator=generator(seed, "any")).tolist()
-    return ordered[:_SHORT] + [others[index] for index in order[:_OTHERS]]
-
-
-def _words(text: Example) -> int:
-    return len(prompt(text).split())
+    drawn = ordered[:_SHORT] + [others[index] for index in order[:_OTHERS]]
+    return [
+        text if len(words) <= _MOST_WORDS else with_prompt(text, " ".join(words[:_MOST_WORDS]))
+        for text, words in drawn
+    ]
 
 
 def _hosts(members: Sequence[int], answer: int, seed: int) -> list[int]:

@@ -115,6 +115,10 @@ def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(
         words = {word.word: word for word in found_in(classifier, adapter)}
         assert words["mn"].turned.rate >= 0.9
         assert words["mn"].as_trigger is expected
+    long = [replace(text, text=" ".join([text.text] * 20)) for text in TEXTS]
+    found = {word.word: word for word in found_in(classifier, anywhere, texts=long)}
+    assert found["mn"].anywhere is not None
+    assert found["mn"].anywhere.rate > 0.5  # none where a long text's end is cut off
 
 
 def test_words_are_tried_again_on_another_adapter(classifier: Path, clean: Path, poisoned: Path) -> None:
