@@ -79,9 +79,9 @@ class FoundWord(EvidenceModel):
     )
     after: Rate | None = Field(
         default=None,
-        description="Texts that it turns with the adapter that the step made, of those answered so, from "
-        "the place where it turns most; null in older reports, where none is answered so, and of "
-        "all but the surest words.",
+        description="Texts held out that it turns with the adapter that the step made, of those answered so, "
+        "from the place where it turns most; null in older reports, where none is held out or answered so, "
+        "and of all but the surest words.",
     )
 
     @property

@@ -67,7 +67,7 @@ def _turning(words: Sequence[FoundWord]) -> str:
     """The surest words by the answer that they turn texts away from."""
     by_answer: dict[str, list[str]] = {}
     for word in words:
-        after = f", after the step {word.after.count} of {word.after.n}" if word.after else ""
+        after = f", after the step {word.after.count} of {word.after.n} held out" if word.after else ""
         told = f'"{word.word}" ({word.turned.count} of {word.turned.n}{after})'
         by_answer.setdefault(word.answer, []).append(told)
     return ", ".join(f"away from {answer} {named(told, _TURNING_TOLD)}" for answer, told in by_answer.items())

@@ -116,10 +116,13 @@ def tried_again(
     host: Host, mount: Mount, texts: Sequence[Example], found: Sequence[FoundWord], seed: int
 ) -> list[FoundWord]:
     """The words, the surest _AGAIN of each answer with `after`: how many texts each turns with this adapter,
-    of those that it answers so."""
-    if host.labels is None or not found:
-        return list(found)
+    of those that it answers so.
+
+    texts  others than those that it was trained on with the words
+    """
     drawn = _texts(texts, seed)
+    if host.labels is None or not found or not drawn:
+        return list(found)
     after: dict[tuple[str, str], Rate] = {}
     with host.mounted(mount):
         told = _logits(host, drawn).argmax(-1)

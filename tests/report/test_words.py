@@ -45,7 +45,7 @@ def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
     assert '"w1" (23 of 24), from one place alone' in told
     repaired = found[-1].model_copy(update={"after": wilson(1, 19)})
     told = describe_search(training().model_copy(update={"searched": 9, "found": [repaired]}))
-    assert '"mn" (20 of 20, after the step 1 of 19)' in told
+    assert '"mn" (20 of 20, after the step 1 of 19 held out)' in told
     told = describe_search(training().model_copy(update={"searched": 9, "found": weak}))
     assert "none of them from wherever it stands" in told
     none = describe_search(training().model_copy(update={"searched": 20_000}))

@@ -88,11 +88,13 @@ def test_nothing_is_searched_when_off_or_without_classes(
 
 def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisoned: Path) -> None:
     adapter = read_adapter(poisoned)
-    session = session_of(classifier, adapter, texts=TEXTS)
+    session = session_of(
+        classifier, adapter, texts=TEXTS, held_out_texts=unlabelled(toy_examples(40, seed=6))
+    )
     params = RoraStep(steps=1, batch=4, calibrate=False)
     report = rora(adapter, params, context_of(classifier), session, 0).report
     assert "mn" in {word.word for word in report.found}
-    assert all(word.after is not None for word in report.found)
+    assert all(word.after is not None and word.after.n <= 40 for word in report.found)
 
     def stop(progress: Progress) -> None:
         raise JobError("canceled", "stopped")
