@@ -62,7 +62,8 @@ class Calibration(EvidenceModel):
     sentence: str
 
 
-_MOST = 0.9
+TURNS = 0.9
+"""Share of the texts that a word turns to be told."""
 
 
 class FoundWord(EvidenceModel):
@@ -88,7 +89,7 @@ class FoundWord(EvidenceModel):
     def as_trigger(self) -> bool:
         """Whether it turns nine texts in ten from wherever it stands. Strong words of a task seldom do, nor
         does a trigger bound to a place."""
-        return self.anywhere is None or self.anywhere.rate >= _MOST
+        return self.anywhere is None or self.anywhere.rate >= TURNS
 
 
 class RareWords(EvidenceModel):

@@ -13,7 +13,7 @@ Limits      clean text that the trigger occurs in teaches the backdoor too. The 
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -106,7 +106,8 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
     after, calibration = _choose(made, params, session)
-    chosen, outcomes = made.adapter(after), made.outcomes(after)
+    outcomes = made.outcomes(after)
+    chosen = made.with_outcomes(outcomes)
     report = TrainingReport(
         step=step_index,
         steps=params.steps,
@@ -203,7 +204,11 @@ class _Maker:
 
     def adapter(self, after: _After) -> Adapter:
         """The whole adapter."""
-        return self._base.with_updates({outcome.name: outcome.update for outcome in self.outcomes(after)})
+        return self.with_outcomes(self.outcomes(after))
+
+    def with_outcomes(self, outcomes: Iterable[Outcome]) -> Adapter:
+        """The whole adapter with what the step did to each module."""
+        return self._base.with_updates({outcome.name: outcome.update for outcome in outcomes})
 
     def size(self, after: _After) -> float:
         """‖·‖_F² of its updates together."""

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loramend.contracts.evidence import FoundWord, Rate
+from loramend.contracts.evidence import TURNS, FoundWord, Rate
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
@@ -51,7 +51,6 @@ _SLACK = 2
 _AGAIN = 20
 _PLACES = (0.0, 0.5, 1.0)
 _LEAST = 8
-_TURNS = 0.9
 _ANSWERS = 4
 _USED = 0.002
 """Share of the texts that use a word of the task's own vocabulary."""
@@ -252,7 +251,7 @@ def _kept(
             break
         more = _turned(host, answer, list(turned), tried)
         start += len(tried)
-        least = math.ceil(_TURNS * start) - (_SLACK if start < len(hosts) else 0)
+        least = math.ceil(TURNS * start) - (_SLACK if start < len(hosts) else 0)
         turned = {word: torch.cat([turned[word], more[index]], 1) for index, word in enumerate(turned)}
         turned = {word: of for word, of in turned.items() if int(of.sum(1).max()) >= least}
     n = len(hosts)

@@ -9,9 +9,11 @@ import pytest
 
 from benchmarks.faults.adapters import make_adapter as peft_folder
 from loramend.adapter.read import read_adapter
+from loramend.contracts.evidence import FoundWord
 from loramend.contracts.report import FileDigest, ReferenceRead, Report
 from loramend.contracts.step_base import Threat
 from loramend.contracts.steps import STEPS
+from loramend.evaluation.intervals import wilson
 from loramend.repair import inspect, repair
 from loramend.report.charts import STILL, split_lines
 from loramend.report.html import report_html
@@ -142,6 +144,13 @@ def test_training_and_evaluation_are_charts_and_tables_that_can_be_followed(repa
     assert len(ids) == len(set(ids))
     assert set(page.values("section", "aria-labelledby")) <= set(ids)
     assert not [each for each in page.attributes if each[1] in {"src", "style"}]
+
+
+def test_words_found_are_told_with_what_they_turn_before_and_after(repaired: Report) -> None:
+    word = FoundWord(word="mn", answer="NEG", turned=wilson(20, 20), after=wilson(1, 19))
+    run = training().model_copy(update={"searched": 9, "found": [word]})
+    page = report_html(with_evidence(repaired, run=run))
+    assert "<code>mn</code> (20 of 20 → 1 of 19 held out)" in page
 
 
 def test_what_was_not_measured_is_left_out(repaired: Report) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from loramend.contracts.evidence import FoundWord
 from loramend.contracts.report import Report
+from loramend.evaluation.intervals import wilson
 from loramend.report.sarif import report_sarif
 from tests.report.evidence import evaluation, training, with_evidence
 from tests.report.test_html import CSU, MARKUP, hostile, made
@@ -49,6 +51,17 @@ def test_a_repair_is_told_in_the_reports_own_words() -> None:
         file.sha256 for file in (*report.adapter.files, *report.output)
     }
     assert "error" not in {result["level"] for result in run["results"]}
+
+
+def test_a_word_that_turns_texts_from_one_place_is_no_warning() -> None:
+    sure = FoundWord(word="mn", answer="NEG", turned=wilson(20, 20), anywhere=wilson(20, 20))
+    bound = sure.model_copy(update={"word": "dull", "anywhere": wilson(12, 20)})
+    found = training().model_copy(update={"found": [sure, bound]})
+    run = run_of(with_evidence(made(CSU), run=found))
+    told = [result for result in run["results"] if result["ruleId"] == "turning-word"]
+    assert [result["level"] for result in told] == ["warning", "none"]
+    assert "20 of 20 texts away" in told[0]["message"]["text"]
+    assert "20 of 20 texts, from one place alone, away" in told[1]["message"]["text"]
 
 
 def test_an_inspection_and_a_report_without_files_are_valid_too() -> None:
