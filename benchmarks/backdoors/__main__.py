@@ -124,8 +124,6 @@ def setting_of(args: argparse.Namespace) -> Setting:
 
 def check(setting: Setting) -> None:
     """Refuse what cannot be run, before anything is."""
-    if "poisoned_base" in setting.threats and setting.source in setting.tasks:
-        sys.exit(f"poisoned bases are poisoned on {setting.source}: leave it out of --tasks or name --source")
     for task in {*setting.tasks, *([setting.source] if "poisoned_base" in setting.threats else [])}:
         if not (setting.data / task / "train.json").is_file():
             sys.exit(f"{setting.data / task} has no train.json: --data names a folder of tasks")

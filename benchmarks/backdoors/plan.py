@@ -19,6 +19,7 @@ from benchmarks.backdoors.data import Split
 from benchmarks.backdoors.methods import METHODS, steps_of, training_steps
 from benchmarks.backdoors.records import kept
 from loramend.contracts.step_base import Threat
+from loramend.contracts.steps import Step
 
 MadeKind = Literal["clean_adapter", "poisoned_adapter", "poisoned_base", "plain_adapter"]
 BATCH = 32
@@ -109,6 +110,7 @@ def cells(setting: Setting) -> list[Cell]:
         for attack in setting.attacks
         for name in setting.methods
         if threat in METHODS[name].threats
+        and (threat == "poisoned_adapter" or task != setting.source)  # a base is poisoned on another task
     ]
     return sorted(every, key=lambda cell: METHODS[cell.method].ablation)
 
@@ -203,13 +205,23 @@ def _determinants(node: Node, setting: Setting) -> dict[str, Any]:
     trains = method.kind in ("fresh", "continued")
     return {
         "needs": [key(need, setting) for need in needs(node, setting)],
-        "steps": [step.model_dump(mode="json") for step in takes],
+        "steps": [options(step) for step in takes],
         "training_steps": training_steps(node.threat, setting.steps) if trains else None,
         "unlabelled": method.unlabelled,
         "base_labelled": setting.base_labelled if node.threat == "poisoned_base" else None,
         "measured": [_digest(setting.data / node.task / f"{setting.split}.json"), setting.examples],
         "attack": _signature(node.attack),
     }
+
+
+def options(step: Step) -> dict[str, Any]:
+    """The step as a key tells it: without what is off and off by default, and what is named after such an
+    option. So one that a step gains later, and that changes nothing until it is set, changes no key."""
+    fields = type(step).model_fields
+    told = step.model_dump(mode="json")
+    off = [name for name, value in told.items() if not value and value == fields[name].default]
+    silent = tuple(f"{name}_" for name in off)
+    return {name: value for name, value in told.items() if name not in off and not name.startswith(silent)}
 
 
 def _signature(attack: str) -> str | None:

@@ -1,7 +1,7 @@
 """Tables of a plan's filled cells: every attack by itself, and how often the targets are met."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Entry:
-    """CA and ASR in percent, one value a seed, in the seeds' order."""
+    """CA and ASR in percent, by seed."""
 
-    ca: tuple[float, ...]
-    asr: tuple[float, ...]
+    ca: Mapping[int, float]
+    asr: Mapping[int, float]
 
     @property
     def mean(self) -> tuple[float, float]:
-        return statistics.fmean(self.ca), statistics.fmean(self.asr)
+        return statistics.fmean(self.ca.values()), statistics.fmean(self.asr.values())
+
+    def of(self, seeds: Iterable[int]) -> "Entry":
+        """These seeds' values alone."""
+        return Entry({seed: self.ca[seed] for seed in seeds}, {seed: self.asr[seed] for seed in seeds})
 
 
 Results = Mapping[str, Mapping[Column, Entry]]
@@ -49,17 +53,18 @@ Results = Mapping[str, Mapping[Column, Entry]]
 
 def results(cells: Iterable[Cell], setting: Setting, model: str, threat: Threat) -> Results:
     """What the filled cells of one model and threat hold."""
-    scores: dict[str, dict[Column, list[Score]]] = {}
+    scores: dict[str, dict[Column, dict[int, Score]]] = {}
     for cell in cells:
         if (cell.model, cell.threat) != (model, threat):
             continue
         found = record(cell, setting)
         if found is not None:
             column = Column(cell.task, cell.attack)
-            scores.setdefault(cell.method, {}).setdefault(column, []).append(Score(**found["score"]))
+            by_seed = scores.setdefault(cell.method, {}).setdefault(column, {})
+            by_seed[cell.seed] = Score(**found["score"])
     return {
         method: {
-            column: Entry(tuple(s.ca for s in each), tuple(s.asr for s in each))
+            column: Entry({n: s.ca for n, s in each.items()}, {n: s.asr for n, s in each.items()})
             for column, each in columns.items()
         }
         for method, columns in scores.items()
@@ -97,25 +102,37 @@ def page(
 
 
 def summary(found: Results, threat: Threat) -> str:
-    """A row a method: what it costs and leaves, mean and worst over the columns, and targets met."""
+    """A row a method: what it costs and leaves, mean and worst over the columns, and targets met; each column
+    over the seeds that the method has in common with what it is measured against."""
     limit = "ASR above the yardstick's" if threat == "poisoned_adapter" else "ASR"
     head = f"| method | CA lost, points: mean (worst) | {limit}: mean (worst) | target met |"
     lines = [head, "|---|---|---|---|"]
-    given, yardstick = found.get("given", {}), found.get("yardstick", {})
     for name in METHODS:
-        columns = [column for column in found.get(name, {}) if column in given and column in yardstick]
-        if not columns or name == "yardstick":
+        beside = _beside(found, name)
+        if not beside or name == "yardstick":
             continue
-        entries = {column: found[name][column] for column in columns}
-        lost = [given[column].mean[0] - entries[column].mean[0] for column in columns]
-        floor = [yardstick[c].mean[1] if threat == "poisoned_adapter" else 0.0 for c in columns]
-        above = [entries[c].mean[1] - low for c, low in zip(columns, floor, strict=True)]
-        count = sum(met(threat, entries[c], given[c], yardstick[c]) for c in columns)
+        lost = [given.mean[0] - entry.mean[0] for entry, given, _ in beside]
+        floors = [clean.mean[1] if threat == "poisoned_adapter" else 0.0 for *_, clean in beside]
+        above = [entry.mean[1] - floor for (entry, *_), floor in zip(beside, floors, strict=True)]
+        count = sum(met(threat, *entries) for entries in beside)
         lines.append(
             f"| {METHODS[name].title} | {statistics.fmean(lost):.1f} ({max(lost):.1f}) "
-            f"| {statistics.fmean(above):.1f} ({max(above):.1f}) | {count} of {len(columns)} |"
+            f"| {statistics.fmean(above):.1f} ({max(above):.1f}) | {count} of {len(beside)} |"
         )
     return "\n".join(lines)
+
+
+def _beside(found: Results, name: str) -> list[tuple[Entry, Entry, Entry]]:
+    """By column: the method's, the given and the yardstick's entry over the seeds that all three have."""
+    out = []
+    for column in found.get(name, {}):
+        entries = [found.get(each, {}).get(column) for each in (name, "given", "yardstick")]
+        whole = [entry for entry in entries if entry is not None]
+        seeds = set.intersection(*(set(entry.ca) for entry in whole))
+        if len(whole) == 3 and seeds:
+            own, given, clean = (entry.of(sorted(seeds)) for entry in whole)
+            out.append((own, given, clean))
+    return out
 
 
 def detail(found: Results) -> str:
@@ -137,10 +154,10 @@ def _entry(entry: Entry | None, seeds: int) -> str:
     if entry is None:
         return ""
     fewer = f" ({len(entry.ca)} of {seeds})" if len(entry.ca) < seeds else ""
-    return f"{_spread(entry.ca)} / {_spread(entry.asr)}{fewer}"
+    return f"{_spread(entry.ca.values())} / {_spread(entry.asr.values())}{fewer}"
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Collection[float]) -> str:
     mean = f"{statistics.fmean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 

@@ -14,7 +14,7 @@ from benchmarks.backdoors.figures import draw
 from benchmarks.backdoors.make import until
 from benchmarks.backdoors.measure import Score
 from benchmarks.backdoors.methods import METHODS, recipe, steps_of
-from benchmarks.backdoors.plan import Cell, Made, Setting, cells, folder, key, needs
+from benchmarks.backdoors.plan import Cell, Made, Setting, cells, folder, key, needs, options
 from benchmarks.backdoors.schedule import execute, in_order, missed
 from benchmarks.backdoors.tables import BEGIN, END, Column, Entry, met, page, summary, write
 from loramend.contracts.data_steps import RoraStep
@@ -106,6 +106,25 @@ class TestData:
 
 
 class TestPlan:
+    def test_a_base_is_poisoned_on_another_task(self, tmp_path: Path, data: Path) -> None:
+        plan = cells(plan_of(tmp_path, data, "--tasks", "films", "books"))
+        assert {(c.threat, c.task) for c in plan} == {
+            ("poisoned_adapter", "films"),
+            ("poisoned_adapter", "books"),
+            ("poisoned_base", "films"),
+        }
+
+    def test_an_option_that_is_off_by_default_changes_no_key_until_it_is_set(self) -> None:
+        """So a step may gain one, and the cells that were filled before stay the plan's."""
+        assert not {"adversary", "adversary_words", "dropout_reading"} & options(RoraStep()).keys()
+        assert options(RoraStep(insert=0.0)) == {**options(RoraStep()), "insert": 0.0}
+        assert options(RoraStep(adversary=0.5)) == {
+            **options(RoraStep()),
+            "adversary": 0.5,
+            "adversary_words": 5,
+            "adversary_steps": 2,
+        }
+
     def test_every_need_comes_first(self, tmp_path: Path, data: Path) -> None:
         setting = plan_of(tmp_path, data)
         order = in_order(cells(setting), setting)
@@ -154,6 +173,11 @@ def test_an_attack_is_trained_until_it_reaches_its_gate() -> None:
     assert (rounds, found.asr) == (3, 10)
 
 
+def entry(ca: Sequence[float], asr: Sequence[float]) -> Entry:
+    """Values of the seeds 0, 1, …"""
+    return Entry(dict(enumerate(ca)), dict(enumerate(asr)))
+
+
 class TestTables:
     COLUMN = Column("films", "badnet")
 
@@ -161,29 +185,40 @@ class TestTables:
         ("ca", "asr", "meets"), [(86.0, 24.0, True), (85.9, 24.0, False), (86.0, 25.1, False)]
     )
     def test_target_against_a_poisoned_adapter(self, ca: float, asr: float, meets: bool) -> None:
-        given, yardstick = Entry((86.0, 88.0), (100.0, 100.0)), Entry((87.0, 87.0), (18.0, 20.0))
-        assert met("poisoned_adapter", Entry((ca,), (asr,)), given, yardstick) is meets
+        given, yardstick = entry((86.0, 88.0), (100.0, 100.0)), entry((87.0, 87.0), (18.0, 20.0))
+        assert met("poisoned_adapter", entry((ca,), (asr,)), given, yardstick) is meets
 
     @pytest.mark.parametrize(
         ("ca", "asr", "meets"), [(87.0, 10.0, True), (86.9, 10.0, False), (87.0, 10.1, False)]
     )
     def test_target_against_a_poisoned_base(self, ca: float, asr: float, meets: bool) -> None:
-        given, yardstick = Entry((87.0,), (100.0,)), Entry((87.0,), (5.0,))
-        assert met("poisoned_base", Entry((ca,), (asr,)), given, yardstick) is meets
+        given, yardstick = entry((87.0,), (100.0,)), entry((87.0,), (5.0,))
+        assert met("poisoned_base", entry((ca,), (asr,)), given, yardstick) is meets
 
     def test_summary_counts_targets_and_names_the_worst(self) -> None:
         second = Column("films", "style")
         found = {
-            "given": {self.COLUMN: Entry((90.0,), (100.0,)), second: Entry((90.0,), (100.0,))},
-            "yardstick": {self.COLUMN: Entry((90.0,), (10.0,)), second: Entry((90.0,), (20.0,))},
-            "recipe": {self.COLUMN: Entry((89.5,), (12.0,)), second: Entry((87.5,), (22.0,))},
+            "given": {self.COLUMN: entry((90.0,), (100.0,)), second: entry((90.0,), (100.0,))},
+            "yardstick": {self.COLUMN: entry((90.0,), (10.0,)), second: entry((90.0,), (20.0,))},
+            "recipe": {self.COLUMN: entry((89.5,), (12.0,)), second: entry((87.5,), (22.0,))},
         }
         lines = summary(found, "poisoned_adapter").splitlines()
         assert lines[-1] == "| loramend, default recipe | 1.5 (2.5) | 2.0 (2.0) | 1 of 2 |"
 
+    def test_summary_compares_the_same_seeds(self) -> None:
+        """A control that only the second seed has loses three points, not one."""
+        found = {
+            "given": {self.COLUMN: entry((86.0, 90.0), (100.0, 100.0))},
+            "yardstick": {self.COLUMN: entry((86.0, 90.0), (10.0, 20.0))},
+            "continued": {self.COLUMN: Entry({1: 87.0}, {1: 60.0})},
+            "shrink": {Column("films", "style"): entry((80.0,), (50.0,))},
+        }
+        lines = summary(found, "poisoned_adapter").splitlines()
+        assert lines[-1] == "| control: fine-tuned on | 3.0 (3.0) | 40.0 (40.0) | 0 of 1 |"
+
     def test_figure_names_every_method_but_ablations_and_repeats_byte_for_byte(self, tmp_path: Path) -> None:
-        entry = {self.COLUMN: Entry((80.0,), (50.0,)), Column("books", "style"): Entry((70.0,), (20.0,))}
-        found = {name: entry for name, method in METHODS.items() if "poisoned_adapter" in method.threats}
+        each = {self.COLUMN: entry((80.0,), (50.0,)), Column("books", "style"): entry((70.0,), (20.0,))}
+        found = {name: each for name, method in METHODS.items() if "poisoned_adapter" in method.threats}
         for name in ("a.svg", "b.svg"):
             draw(found, "poisoned_adapter", tmp_path / name)
         drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
