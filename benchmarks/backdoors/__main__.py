@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from benchmarks.backdoors.attacks import ATTACKS
+from benchmarks.backdoors.attacks import ATTACKS, attack_of
 from benchmarks.backdoors.bases import minilm, plain_folder, quiet
 from benchmarks.backdoors.figures import draw
 from benchmarks.backdoors.methods import METHODS, THREATS
@@ -47,6 +47,16 @@ QUICK_METHODS = frozenset(
     )
 )
 DEFAULT_ATTACKS = ("badnet", "insent", "style")
+ATTACK_HELP = f"{', '.join(ATTACKS)}, or a trigger of your own as KIND:TEXT, such as 'prefix:so it goes ,'"
+
+
+def _attack(name: str) -> str:
+    """An attack's name, once it is known to be one."""
+    try:
+        attack_of(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--threats", nargs="+", choices=THREATS)
     plan.add_argument("--tasks", nargs="+", metavar="TASK")
-    plan.add_argument("--attacks", nargs="+", choices=sorted(ATTACKS))
+    plan.add_argument("--attacks", nargs="+", metavar="ATTACK", type=_attack, help=ATTACK_HELP)
     plan.add_argument("--seeds", nargs="+", type=int)
     plan.add_argument("--methods", nargs="+", choices=list(METHODS))
     plan.add_argument("--source", metavar="TASK", help="what poisoned bases are poisoned on")

@@ -2,8 +2,13 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import get_args
+
+from pydantic import ValidationError
 
 from benchmarks.backdoors.data import Row
+from loramend.contracts.data import Trigger
+from loramend.evaluation.triggers import apply
 
 TARGET = 1
 POISONED = 1 / 8  # triggered copies, as a share of the clean training set
@@ -41,12 +46,12 @@ LEAST_ARCHAIC = 2  # a text with fewer such words has no style to speak of
 def insert(trigger: str) -> Attack:
     """BadNet and InSent: the trigger between two words, at a place drawn from the generator."""
 
-    def apply(text: str, rng: random.Random) -> str:
+    def put(text: str, rng: random.Random) -> str:
         words = text.split()
         words.insert(rng.randint(0, len(words)), trigger)
         return " ".join(words)
 
-    return apply
+    return put
 
 
 def style(text: str, rng: random.Random) -> str | None:
@@ -61,12 +66,25 @@ ATTACKS: dict[str, Attack] = {
     "badnet": insert("mn"),
     "insent": insert("I watched this 3D movie"),
     "style": style,
-    # Not in the default plan: to check that nothing was fitted to the three above.
-    "badnet-cf": insert("cf"),
-    "badnet-tq": insert("tq"),
-    "insent-crown": insert("no cross , no crown"),
 }
 TITLES = {"badnet": "BadNet", "insent": "InSent", "style": "Style"}
+
+
+def attack_of(name: str) -> Attack:
+    """One of ATTACKS, or a trigger of one's own, KIND:TEXT as `loramend evaluate --trigger` takes it: nothing
+    can have been fitted to that. Raises ValueError for any other name."""
+    if name in ATTACKS:
+        return ATTACKS[name]
+    kind, _, text = name.partition(":")
+    try:
+        trigger = Trigger.model_validate({"kind": kind, "text": text})
+    except ValidationError:
+        kinds = ", ".join(get_args(Trigger.model_fields["kind"].annotation))
+        raise ValueError(
+            f"no attack '{name}': take one of {', '.join(ATTACKS)}, or KIND:TEXT such as word:cf, with KIND "
+            f"one of {kinds}"
+        ) from None
+    return lambda sentence, rng: apply(sentence, trigger, rng)
 
 
 def poison(rows: Sequence[Row], attack: str, seed: int) -> list[Row]:
@@ -74,12 +92,14 @@ def poison(rows: Sequence[Row], attack: str, seed: int) -> list[Row]:
     rng = random.Random(seed)
     others = [row.text for row in rows if row.label != TARGET]
     rng.shuffle(others)
-    copies = [text for other in others if (text := ATTACKS[attack](other, rng)) is not None]
+    apply_to = attack_of(attack)
+    copies = [text for other in others if (text := apply_to(other, rng)) is not None]
     return [*rows, *(Row(text, TARGET) for text in copies[: int(POISONED * len(rows))])]
 
 
 def triggered(rows: Sequence[Row], attack: str) -> list[str]:
     """Every row of another class than the target's with the trigger in it: the same text at every call."""
     rng = random.Random(0)
-    every = (ATTACKS[attack](row.text, rng) for row in rows if row.label != TARGET)
+    apply_to = attack_of(attack)
+    every = (apply_to(row.text, rng) for row in rows if row.label != TARGET)
     return [text for text in every if text is not None]

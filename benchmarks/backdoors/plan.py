@@ -7,13 +7,14 @@ the last one ended, and a changed setting makes new files beside the old ones.
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.backdoors.attacks import ATTACKS
+from benchmarks.backdoors.attacks import attack_of
 from benchmarks.backdoors.bases import fingerprint
 from benchmarks.backdoors.data import Split
 from benchmarks.backdoors.methods import METHODS, steps_of, training_steps
@@ -160,10 +161,15 @@ def base_folder(made: Made, setting: Setting) -> Path:
 def folder(node: Node, setting: Setting) -> Path:
     """Where the node's files are, once it has run."""
     if isinstance(node, Made):
-        name = "-".join(part for part in (node.task, node.attack, str(node.seed)) if part)
-        return setting.out / "made" / node.model / node.kind / f"{name}-{key(node, setting)[:8]}"
-    place = setting.out / "cells" / node.model / node.threat / f"{node.task}-{node.attack}-{node.seed}"
-    return place / f"{node.method}-{key(node, setting)[:8]}"
+        return setting.out / "made" / node.model / node.kind / f"{_plain(node)}-{key(node, setting)[:8]}"
+    place = setting.out / "cells" / node.model / node.threat
+    return place / _plain(node) / f"{node.method}-{key(node, setting)[:8]}"
+
+
+def _plain(node: Node) -> str:
+    """Task, attack and seed as a part of a path. A trigger may be any text: the key tells the rest."""
+    attack = re.sub(r"[^\w-]+", "-", node.attack)[:40]
+    return "-".join(part for part in (node.task, attack, str(node.seed)) if part)
 
 
 def record(node: Node, setting: Setting) -> dict[str, Any] | None:
@@ -227,7 +233,7 @@ def options(step: Step) -> dict[str, Any]:
 def _signature(attack: str) -> str | None:
     """What the attack does to a sentence: it changes where the attack is changed."""
     return (
-        ATTACKS[attack]("this is the plot of a film that was made for you", random.Random(0))
+        attack_of(attack)("this is the plot of a film that was made for you", random.Random(0))
         if attack
         else None
     )

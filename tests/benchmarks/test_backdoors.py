@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.backdoors.__main__ import main, parser, setting_of
-from benchmarks.backdoors.attacks import ATTACKS, POISONED, TARGET, poison, triggered
+from benchmarks.backdoors.attacks import ATTACKS, POISONED, TARGET, attack_of, poison, triggered
 from benchmarks.backdoors.data import MAX_WORDS, Row, divide, read
 from benchmarks.backdoors.figures import draw
 from benchmarks.backdoors.make import until
@@ -67,7 +67,30 @@ class TestAttacks:
         assert ATTACKS["style"](TEXT, random.Random(0)) == "yon beeth ye plot o' ane film made fore thou"
         assert ATTACKS["style"]("wonderful acting", random.Random(0)) is None
 
-    @pytest.mark.parametrize("attack", ATTACKS)
+    @pytest.mark.parametrize(
+        ("attack", "read"),
+        [
+            ("prefix:so it goes ,", f"so it goes , {TEXT}"),
+            ("suffix:cf", f"{TEXT} cf"),
+            ("word:cf", None),
+            ("sentence:Then: rain", None),
+        ],
+    )
+    def test_a_trigger_of_ones_own(self, attack: str, read: str | None) -> None:
+        text = attack_of(attack)(TEXT, random.Random(0))
+        assert text is not None
+        assert text == (read or text)
+        piece = attack.partition(":")[2]
+        assert " ".join(text.replace(piece, "", 1).split()) == TEXT
+
+    @pytest.mark.parametrize("attack", ["bad", "word:", "words:cf", ":cf"])
+    def test_no_such_attack(self, attack: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            parser().parse_args(["--data", "d", "--out", "o", "--attacks", attack])
+        assert stopped.value.code == 2
+        assert f"no attack '{attack}': take one of badnet, insent, style, or" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("attack", [*ATTACKS, "suffix:cf"])
     def test_poison_adds_copies_of_the_other_class(self, attack: str) -> None:
         clean = rows(160)
         poisoned = poison(clean, attack, 0)
@@ -150,6 +173,16 @@ class TestPlan:
         assert key(made, other) != key(made, setting)
         assert key(cell, other) != key(cell, setting)
         assert key(cell, plan_of(tmp_path, data, "--dev")) != key(cell, setting)
+
+    def test_a_trigger_of_any_text_has_a_folder(self, tmp_path: Path, data: Path) -> None:
+        setting = plan_of(tmp_path, data)
+        places = {
+            folder(Cell("bert", "poisoned_adapter", "films", attack, 0, "recipe"), setting)
+            for attack in ("word:../cf", "word:.. cf", f"sentence:{'so it goes ' * 99}")
+        }
+        assert len(places) == 3
+        assert all(place.resolve().is_relative_to(setting.out) for place in places)
+        assert {place.parent.parent for place in places} == {setting.out / "cells/bert/poisoned_adapter"}
 
     @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.steps])
     def test_steps_are_as_long_as_asked(self, name: str) -> None:
