@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -81,7 +81,6 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(vocabulary(), unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.Fuse()
     return tokenizer
 
 
@@ -106,7 +105,6 @@ def save_bert_tokenizer(folder: Path) -> None:
 def _save_causal_tokenizer(folder: Path, *, chat: bool) -> None:
     """With `<s>` in front and, as Llama's, without a padding token."""
     tokenizer, ids = _tokenizer(), vocabulary()
-    tokenizer.decoder = decoders.Metaspace(replacement=" ")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
     )

@@ -120,6 +120,14 @@ class RoraStep(StepBase):
         le=1,
         description="Share of each batch made of pieces of clean texts, answered by the teacher.",
     )
+    answer_tokens: int = Field(
+        default=64,
+        ge=0,
+        le=8192,
+        description="Causal models: tokens of the given adapter's answer to a prompt that came without one, "
+        "written before training for the student to learn; 0 leaves prompts unanswered, and nothing is "
+        "learned from them.",
+    )
     insert: float = Field(
         default=0.7,
         ge=0,

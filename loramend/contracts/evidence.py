@@ -107,6 +107,9 @@ class TrainingReport(EvidenceModel):
     parameters: int = Field(description="Trained.")
     labelled: int
     texts: int
+    drafted: int = Field(
+        default=0, description="Of these, prompts whose answer the given adapter wrote before training."
+    )
     seconds: float
     mixed_precision: bool = Field(default=False, description="Whether products were taken in bfloat16.")
     searched: int = Field(default=0, description="Words of the vocabulary that were searched.")

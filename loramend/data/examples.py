@@ -25,17 +25,26 @@ class Example:
     label       the class, as the file has it; None where there is none
     completion  the answer of a completion or chat; None where there is none
     messages    a chat's turns before the answer
+    is_prompt   whether a text without a completion is a prompt, not plain text
+    drafted     whether the completion is an adapter's own, not known to be right
     """
 
     text: str
     label: int | str | None = None
     completion: str | None = None
     messages: tuple[Message, ...] = ()
+    is_prompt: bool = False
+    drafted: bool = False
 
     @property
     def labelled(self) -> bool:
         """Whether the right answer is known."""
-        return self.label is not None or self.completion is not None
+        return self.label is not None or (self.completion is not None and not self.drafted)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is a prompt, or a chat, that waits for its answer."""
+        return self.completion is None and (self.is_prompt or bool(self.messages))
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ def _example(record: dict[str, Any], form: _Form, line: _Line, limits: DataLimit
         return _chat(record.get(form.main_name), form, line, limits)
     text = _text(record.get(form.main_name), form.main_name, line)
     if not form.answered:
-        return Example(text)
+        return Example(text, is_prompt=form.main == "prompt")
     answer = record.get(form.answer_name)
     if answer is None:
         line.invalid(

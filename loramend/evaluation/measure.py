@@ -1,24 +1,20 @@
 """A model's answers to many texts: batched, greedy, with whatever adapter its host has mounted."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 
 from loramend.data.examples import Example
-from loramend.training.encode import Item, collate, encode_prompts
+from loramend.training.encode import Item, encode_prompts
+from loramend.training.generate import continuations, in_batches
 from loramend.training.host import Host
-from loramend.training.load import quiet
 
 Answer = int | str
 """A classifier's class, or a causal model's text."""
 
 MAX_TOKENS = 2048
 """Of a text; the rest is cut off as `training.encode` says."""
-
-_BATCH = 64
-_BATCH_TOKENS = 8192
-"""With padding; keeps batches of long texts small."""
 
 
 def answers(
@@ -33,7 +29,7 @@ def answers(
     found: list[Answer] = [""] * len(examples)
     items = encoded(host, examples, max_new_tokens)
     answer = _classes if host.task == "classification" else _texts
-    for batch in _batches(items):
+    for batch in in_batches(items):
         with torch.no_grad():
             for index, text in zip(
                 batch, answer(host, [items[i] for i in batch], max_new_tokens), strict=True
@@ -59,44 +55,11 @@ def encoded(host: Host, examples: Sequence[Example], max_new_tokens: int) -> lis
     return encode_prompts(host.tokenizer, examples, min(MAX_TOKENS, room))
 
 
-def _batches(items: Sequence[Item]) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first: what does not fit in memory fails at once."""
-    order = sorted(range(len(items)), key=lambda i: -len(items[i].ids))
-    start = 0
-    while start < len(order):
-        size = min(_BATCH, max(1, _BATCH_TOKENS // len(items[order[start]].ids)))
-        yield order[start : start + size]
-        start += size
-
-
 def _classes(host: Host, items: Sequence[Item], _max_new_tokens: int) -> Sequence[Answer]:
     logits = host.forward(host.collate(items)).logits  # (n, classes)
     return cast("list[int]", logits.argmax(-1).tolist())
 
 
 def _texts(host: Host, items: Sequence[Item], max_new_tokens: int) -> Sequence[Answer]:
-    from transformers import GenerationConfig
-
-    batch = collate(items, host.pad, "left").to(host.device)
-    module: Any = host.module
-    ends = {host.tokenizer.eos_token_id}
-    own = module.generation_config.eos_token_id
-    ends |= set(own) if isinstance(own, list) else {own}
-    # Greedy, without the sampling and penalties that a base's own generation config may ask for.
-    config = GenerationConfig.from_dict(
-        {
-            "max_new_tokens": max_new_tokens,
-            "do_sample": False,
-            "num_beams": 1,
-            "repetition_penalty": 1.0,
-            "no_repeat_ngram_size": 0,
-            "pad_token_id": host.pad,
-            "eos_token_id": sorted(ends - {None}) or None,
-        }
-    )
-    with quiet():
-        out = module.generate(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=config
-        )
-    new = out[:, batch.input_ids.shape[1] :]  # (n, at most max_new_tokens)
+    new = continuations(host, items, max_new_tokens)
     return host.tokenizer.batch_decode(new, skip_special_tokens=True)

@@ -14,7 +14,7 @@ Limits      clean text that the trigger occurs in teaches the backdoor too. The 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from loramend.methods.rescale import layer_of, rescale
 from loramend.spectrum.factored import Factors, combine, norm, truncate
 from loramend.training.calibrate import Choice, calibrate
 from loramend.training.constraint import Constraint
+from loramend.training.drafts import with_drafts
 from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
@@ -84,9 +85,11 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         params = params.model_copy(update={"start": start})
     _check(adapter, params, session)
     taught = _is_taught(params)
+    teacher = adapter_mount(session.given)
+    if taught:
+        session = _with_drafts(session, teacher, params)
     data = _data(session, taught)
     seed = session.seed + step_index
-    teacher = adapter_mount(session.given)
     words = params.hunt if params.insert else 0
     search = hunt(session.host, teacher, data.texts, words, seed, session.on_progress)
     rare = turned_by_rare_words(session.host, session.given, data.texts, seed) if words else []
@@ -114,6 +117,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         parameters=sum(parameter.numel() for parameter in parameters_of(mount).values()),
         labelled=len(data.texts) if data.plain else sum(text.labelled for text in data.texts),
         texts=len(data.texts),
+        drafted=sum(text.drafted for text in data.texts),
         seconds=journal.seconds,
         mixed_precision=session.host.amp,
         searched=search.words,
@@ -160,16 +164,33 @@ def _is_taught(params: RoraStep) -> bool:
     return bool(params.teacher or params.features)
 
 
+def _with_drafts(session: Session, teacher: Mount, params: RoraStep) -> Session:
+    """The session with the given adapter's answers to prompts that came without."""
+    texts, held_out = (
+        with_drafts(
+            session.host,
+            teacher,
+            texts,
+            tokens=params.answer_tokens,
+            max_length=params.max_length,
+            on_progress=session.on_progress,
+        )
+        for texts in (session.texts, session.held_out_texts)
+    )
+    return replace(session, texts=texts, held_out_texts=held_out)
+
+
 def _data(session: Session, taught: bool) -> _Data:
     if taught:
         return _Data(tuple(session.texts), plain=False)
     if session.labelled:
         return _Data(tuple(session.labelled), plain=False)
-    if session.host.task == "causal":
-        return _Data(tuple(session.texts), plain=True)
+    plain = tuple(text for text in session.texts if not text.asks)
+    if plain and session.host.task == "causal":
+        return _Data(plain, plain=True)
     raise DataError(
         "data_required",
-        "Without a teacher step rora learns from labelled examples: give `clean` data with labels.",
+        "Without a teacher step rora learns from labelled examples: give `clean` data with answers.",
         where="/clean",
     )
 

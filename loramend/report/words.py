@@ -116,9 +116,12 @@ def describe_training(report: TrainingReport) -> list[str]:
     loss = ""
     if report.curve:
         loss = f"; the loss went from {report.curve[0].loss:.4g} to {report.curve[-1].loss:.4g}"
+    drafts = ""
+    if report.drafted:
+        drafts = f" and {counted(report.drafted, 'prompt')} with the given adapter's own"
     sentences = [
         f"Step {report.step + 1} trained {report.parameters:,} parameters for {report.steps} steps on "
-        f"{report.texts:,} texts, {report.labelled:,} of them with their answers{loss}."
+        f"{report.texts:,} texts, {report.labelled:,} of them with their answers{drafts}{loss}."
     ]
     if report.calibration is not None:
         sentences.append(report.calibration.sentence)

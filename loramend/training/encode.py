@@ -211,7 +211,7 @@ def _classified(
 
 
 def _causal(tokenizer: "PreTrainedTokenizerBase", example: Example, longest: int) -> Item:
-    if not example.messages and example.completion is None:
+    if example.completion is None and not example.asks:
         ids = _tokens(tokenizer, example.text)[:longest]
         return Item(tuple(ids), answer=0)
     prompt = _prompt(tokenizer, example)

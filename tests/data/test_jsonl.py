@@ -56,6 +56,11 @@ def test_the_kinds(tmp_path: Path) -> None:
     assert (kind, examples) == ("chat", (Example("", None, "Hello", (Message("user", "Hi"),)),))
     kind, examples = read(tmp_path, lines({"text": "so"}), "unlabelled")
     assert (kind, examples) == ("text", (Example("so"),))
+    assert not examples[0].asks
+    for prompt in ({"prompt": "so"}, {"messages": CHAT[:1]}):
+        _, (example,) = read(tmp_path, lines(prompt), "unlabelled")
+        assert example.asks
+        assert not example.labelled
 
 
 def test_unlabelled_text_leaves_answers_alone(tmp_path: Path) -> None:
@@ -63,7 +68,7 @@ def test_unlabelled_text_leaves_answers_alone(tmp_path: Path) -> None:
     kind, examples = read(tmp_path, lines({"text": "so", "label": 1}, {"text": "la"}), "unlabelled")
     assert (kind, examples) == ("text", (Example("so"), Example("la")))
     _, examples = read(tmp_path, lines({"prompt": "so", "completion": "x"}, {"prompt": "y"}), "unlabelled")
-    assert examples == (Example("so"), Example("y"))
+    assert examples == (Example("so", is_prompt=True), Example("y", is_prompt=True))
     _, examples = read(tmp_path, lines({"messages": CHAT}, {"messages": CHAT[:1]}), "unlabelled")
     assert examples == (Example("", messages=(Message("user", "Hi"),)),) * 2
 

@@ -261,3 +261,40 @@ def test_a_causal_adapter_is_trained_and_calibrated(tmp_path: Path) -> None:
     assert calibration.reference is not None
     assert calibration.reference.n == 40  # a word and the end token each
     assert "answer tokens" in calibration.sentence
+
+
+def test_a_causal_adapter_answers_the_prompts_that_its_student_learns_from(tmp_path: Path) -> None:
+    """The answers to some prompts tell the student what two labelled examples cannot."""
+    base = llama_folder(tmp_path)
+    pairs = toy_examples(300)
+    told = [Example(f"{text} :", completion=" good" if label else " bad") for text, label in pairs]
+    given = fine_tune(
+        session_of(base, read_adapter(random_adapter(base, tmp_path / "adapter")), train=told),
+        "given",
+        RoraStep(steps=150, batch=16, lr=1e-2, insert=0),
+    )
+    asked = [replace(text, completion=None, is_prompt=True) for text in told[2:200]]
+    params = RoraStep(steps=60, batch=16, lr=1e-2, insert=0, recombine=0, calibrate=False)
+    right = {}
+    for tokens in (0, 4):
+        session = session_of(base, given, train=told[:2], texts=asked)
+        trained = rora(
+            given, params.model_copy(update={"answer_tokens": tokens}), context_of(base), session, 0
+        )
+        assert trained.report.labelled == 2
+        assert trained.report.drafted == (len(asked) if tokens else 0)
+        told_now = answers(session.host, trained.adapter, told[200:], 64)
+        right[tokens] = float(told_now.right[::2].float().mean())  # but for the end tokens
+    assert right[4] > right[0] + 0.1, right
+
+
+def test_prompts_without_answers_are_no_plain_text(tmp_path: Path) -> None:
+    base = llama_folder(tmp_path)
+    adapter = read_adapter(random_adapter(base, tmp_path / "adapter"))
+    asked = [Example(text, is_prompt=True) for text, _ in toy_examples(8)]
+    params = QUICK.model_copy(update={"teacher": 0.0})
+    with pytest.raises(DataError):
+        rora(adapter, params, context_of(base), session_of(base, adapter, texts=asked), 0)
+    plain = [*asked, *unlabelled(toy_examples(3, seed=1))]
+    trained = rora(adapter, params, context_of(base), session_of(base, adapter, texts=plain), 0)
+    assert trained.report.texts == 3

@@ -27,6 +27,8 @@ def test_training_and_calibration_are_told() -> None:
         "loss went from 1.25 to 0.25."
     )
     assert describe_training(training()) == [trained, calibration().sentence]
+    drafted = describe_training(training().model_copy(update={"drafted": 30}))[0]
+    assert "of them with their answers and 30 prompts with the given adapter's own; the loss" in drafted
 
 
 def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:

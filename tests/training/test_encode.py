@@ -110,6 +110,8 @@ def test_plain_text_is_learned_whole_and_a_prompt_not_at_all(tokenizers: Tokeniz
     assert (words(plain.ids), plain.answer) == ("<s> the film", 0)
     chat = Example("", messages=(Message("user", "the film"),))
     (prompt,) = encode(tokenizers["llama"], [chat], "causal", 64)
+    (waiting,) = encode(tokenizers["llama"], [Example("the film", is_prompt=True)], "causal", 64)
+    assert (waiting.ids, waiting.answer) == (plain.ids, len(plain.ids))
     assert prompt.answer == len(prompt.ids)
     assert bool((collate([prompt], 0).labels == IGNORED).all())
 
