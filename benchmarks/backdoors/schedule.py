@@ -41,6 +41,8 @@ def execute(wanted: Sequence[Node], setting: Setting, jobs: int) -> bool:
                     if _out_of_reach(node, setting, lost):
                         lost.add(node)
                         waiting.remove(node)
+                    elif record(node, setting) is not None:  # another run over the same folder was first
+                        waiting.remove(node)
                 ready = [node for node in waiting if _ready(node, setting)]
                 for node in ready[: jobs - len(running)]:
                     waiting.remove(node)

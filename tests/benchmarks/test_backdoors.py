@@ -3,10 +3,13 @@
 import json
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.backdoors import schedule
 from benchmarks.backdoors.__main__ import main, parser, setting_of
 from benchmarks.backdoors.attacks import ATTACKS, POISONED, TARGET, attack_of, poison, triggered
 from benchmarks.backdoors.data import MAX_WORDS, Row, divide, read
@@ -14,7 +17,7 @@ from benchmarks.backdoors.figures import draw
 from benchmarks.backdoors.make import until
 from benchmarks.backdoors.measure import Score
 from benchmarks.backdoors.methods import METHODS, recipe, steps_of
-from benchmarks.backdoors.plan import Cell, Made, Setting, cells, folder, key, needs, options
+from benchmarks.backdoors.plan import Cell, Made, Node, Setting, cells, folder, key, needs, options
 from benchmarks.backdoors.schedule import execute, in_order, missed
 from benchmarks.backdoors.tables import BEGIN, END, Column, Entry, met, page, summary, write
 from loramend.contracts.data_steps import RoraStep
@@ -308,6 +311,31 @@ def test_what_waits_for_an_attack_that_missed_its_gate_is_left_out(tmp_path: Pat
     (folder(base, setting) / "record.json").write_text(json.dumps(record), encoding="utf-8")
     assert execute(cells(setting), setting, 1)
     assert missed(cells(setting), setting) == {str(base): 12.5}
+
+
+def test_what_another_run_over_the_folder_filled_meanwhile_is_not_run_again(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--threats", "poisoned_adapter", "--attacks", "badnet", "--seeds", "0", "--methods", "given"]
+    setting = plan_of(tmp_path, data, *options, "recipe")
+    plan, ran = cells(setting), []
+
+    def run(node: Node, setting: Setting) -> dict[str, Any]:
+        if isinstance(node, Made):
+            folder(node, setting).mkdir(parents=True)
+            (folder(node, setting) / "record.json").write_text('{"passed": true}', encoding="utf-8")
+        else:  # the other run fills the rest
+            fill_records(setting, plan, 10)
+        ran.append(node)
+        return {"score": {"right": 1, "n": 1, "hits": 1, "triggered": 1}, "seconds": 0}
+
+    def threads(jobs: int, **_: object) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(jobs)
+
+    monkeypatch.setattr(schedule, "run", run)
+    monkeypatch.setattr(schedule, "ProcessPoolExecutor", threads)
+    assert execute(plan, setting, 1)
+    assert ran == [needs(plan[0], setting)[0], plan[0]]
 
 
 @pytest.mark.e2e
