@@ -174,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setting = setting_of(args)
     check(setting)
     plan = cells(setting)
+    if not plan:
+        sys.exit(f"nothing to do: bases are poisoned on {setting.source}, and no task or method is left")
     chosen = [c for c in plan if not args.only or any(fnmatchcase(str(c), glob) for glob in args.only)]
     if args.list:
         show(chosen, setting)

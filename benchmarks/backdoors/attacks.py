@@ -2,9 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from typing import get_args
-
-from pydantic import ValidationError
 
 from benchmarks.backdoors.data import Row
 from loramend.contracts.data import Trigger
@@ -75,15 +72,10 @@ def attack_of(name: str) -> Attack:
     can have been fitted to that. Raises ValueError for any other name."""
     if name in ATTACKS:
         return ATTACKS[name]
-    kind, _, text = name.partition(":")
     try:
-        trigger = Trigger.model_validate({"kind": kind, "text": text})
-    except ValidationError:
-        kinds = ", ".join(get_args(Trigger.model_fields["kind"].annotation))
-        raise ValueError(
-            f"no attack '{name}': take one of {', '.join(ATTACKS)}, or KIND:TEXT such as word:cf, with KIND "
-            f"one of {kinds}"
-        ) from None
+        trigger = Trigger.parse(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; or take one of {', '.join(ATTACKS)}") from None
     return lambda sentence, rng: apply(sentence, trigger, rng)
 
 

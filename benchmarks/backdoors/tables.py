@@ -1,7 +1,7 @@
 """Tables of a plan's filled cells: every attack by itself, and how often the targets are met."""
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +35,16 @@ class Column:
 class Entry:
     """CA and ASR in percent, by seed."""
 
-    ca: Mapping[int, float]
-    asr: Mapping[int, float]
+    by_seed: Mapping[int, tuple[float, float]]
 
     @property
     def mean(self) -> tuple[float, float]:
-        return statistics.fmean(self.ca.values()), statistics.fmean(self.asr.values())
+        ca, asr = zip(*self.by_seed.values(), strict=True)
+        return statistics.fmean(ca), statistics.fmean(asr)
 
     def of(self, seeds: Iterable[int]) -> "Entry":
         """These seeds' values alone."""
-        return Entry({seed: self.ca[seed] for seed in seeds}, {seed: self.asr[seed] for seed in seeds})
+        return Entry({seed: self.by_seed[seed] for seed in seeds})
 
 
 Results = Mapping[str, Mapping[Column, Entry]]
@@ -53,21 +53,18 @@ Results = Mapping[str, Mapping[Column, Entry]]
 
 def results(cells: Iterable[Cell], setting: Setting, model: str, threat: Threat) -> Results:
     """What the filled cells of one model and threat hold."""
-    scores: dict[str, dict[Column, dict[int, Score]]] = {}
+    by_seed: dict[str, dict[Column, dict[int, tuple[float, float]]]] = {}
     for cell in cells:
         if (cell.model, cell.threat) != (model, threat):
             continue
         found = record(cell, setting)
         if found is not None:
             column = Column(cell.task, cell.attack)
-            by_seed = scores.setdefault(cell.method, {}).setdefault(column, {})
-            by_seed[cell.seed] = Score(**found["score"])
+            score = Score(**found["score"])
+            by_seed.setdefault(cell.method, {}).setdefault(column, {})[cell.seed] = score.ca, score.asr
     return {
-        method: {
-            column: Entry({n: s.ca for n, s in each.items()}, {n: s.asr for n, s in each.items()})
-            for column, each in columns.items()
-        }
-        for method, columns in scores.items()
+        method: {column: Entry(each) for column, each in columns.items()}
+        for method, columns in by_seed.items()
     }
 
 
@@ -128,7 +125,7 @@ def _beside(found: Results, name: str) -> list[tuple[Entry, Entry, Entry]]:
     for column in found.get(name, {}):
         entries = [found.get(each, {}).get(column) for each in (name, "given", "yardstick")]
         whole = [entry for entry in entries if entry is not None]
-        seeds = set.intersection(*(set(entry.ca) for entry in whole))
+        seeds = set.intersection(*(set(entry.by_seed) for entry in whole))
         if len(whole) == 3 and seeds:
             own, given, clean = (entry.of(sorted(seeds)) for entry in whole)
             out.append((own, given, clean))
@@ -142,7 +139,7 @@ def detail(found: Results) -> str:
         "| method | " + " | ".join(column.title for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    most = max(len(entry.ca) for entries in found.values() for entry in entries.values())
+    most = max(len(entry.by_seed) for entries in found.values() for entry in entries.values())
     for name in METHODS:
         if name in found:
             each = [_entry(found[name].get(column), most) for column in columns]
@@ -153,11 +150,12 @@ def detail(found: Results) -> str:
 def _entry(entry: Entry | None, seeds: int) -> str:
     if entry is None:
         return ""
-    fewer = f" ({len(entry.ca)} of {seeds})" if len(entry.ca) < seeds else ""
-    return f"{_spread(entry.ca.values())} / {_spread(entry.asr.values())}{fewer}"
+    ca, asr = zip(*entry.by_seed.values(), strict=True)
+    fewer = f" ({len(ca)} of {seeds})" if len(ca) < seeds else ""
+    return f"{_spread(ca)} / {_spread(asr)}{fewer}"
 
 
-def _spread(values: Collection[float]) -> str:
+def _spread(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 

@@ -1,31 +1,21 @@
 """--trigger, --target and the rest of what is measured, as the request's schema has it."""
 
-from typing import Any, get_args
+from typing import Any
 
 import typer
-from pydantic import TypeAdapter
 
 from loramend.contracts.data import EvaluationSpec, Metric, Trigger
 from loramend.data.examples import Dataset
-
-_KINDS: tuple[str, ...] = get_args(Trigger.model_fields["kind"].annotation)
-_TRIGGER: TypeAdapter[Trigger] = TypeAdapter(Trigger)
 
 
 def parse_trigger(text: str | None) -> Trigger | None:
     """--trigger KIND:TEXT. Raises typer.BadParameter."""
     if text is None:
         return None
-    kind, colon, words = text.partition(":")
     try:
-        if not colon or kind not in _KINDS:
-            raise ValueError
-        return _TRIGGER.validate_python({"kind": kind, "text": words})
-    except ValueError:  # of pydantic, too
-        raise typer.BadParameter(
-            f"'{text}' is not KIND:TEXT, such as word:mn; the kinds are {', '.join(_KINDS)}",
-            param_hint="'--trigger'",
-        ) from None
+        return Trigger.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--trigger'") from None
 
 
 def evaluation_spec(

@@ -1,8 +1,8 @@
 """The text a repair may learn from and is measured on: where it is, and what its fields are called."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from loramend.contracts.names import HubId, Revision, Sha256
 
@@ -57,6 +57,16 @@ class Trigger(BaseModel):
         "put before or after the text."
     )
     text: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+
+    @classmethod
+    def parse(cls, told: str) -> "Trigger":
+        """KIND:TEXT, as commands take it. Raises ValueError saying which kinds there are."""
+        kind, _, text = told.partition(":")
+        try:
+            return cls.model_validate({"kind": kind, "text": text})
+        except ValidationError:
+            kinds = ", ".join(get_args(cls.model_fields["kind"].annotation))
+            raise ValueError(f"'{told}' is not KIND:TEXT, such as word:mn; the kinds are {kinds}") from None
 
 
 Metric = Literal["label", "exact_match", "substring", "refusal"]

@@ -13,7 +13,7 @@ Limits      clean text that the trigger occurs in teaches the backdoor too. The 
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -165,9 +165,11 @@ def _is_taught(params: RoraStep) -> bool:
 
 
 def _with_drafts(session: Session, teacher: Mount, params: RoraStep) -> Session:
-    """The session with the given adapter's answers to prompts that came without."""
-    texts, held_out = (
-        with_drafts(
+    """The session with the given adapter's answers to prompts that came without, those that are held out
+    among them where calibration reads them."""
+
+    def answered(texts: Sequence[Example]) -> Sequence[Example]:
+        return with_drafts(
             session.host,
             teacher,
             texts,
@@ -175,9 +177,9 @@ def _with_drafts(session: Session, teacher: Mount, params: RoraStep) -> Session:
             max_length=params.max_length,
             on_progress=session.on_progress,
         )
-        for texts in (session.texts, session.held_out_texts)
-    )
-    return replace(session, texts=texts, held_out_texts=held_out)
+
+    held_out = answered(session.held_out_texts) if params.calibrate else session.held_out_texts
+    return replace(session, texts=answered(session.texts), held_out_texts=held_out)
 
 
 def _data(session: Session, taught: bool) -> _Data:

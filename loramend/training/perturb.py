@@ -124,9 +124,9 @@ def _drawn(pieces: Pieces, rng: np.random.Generator) -> list[str]:
 
 def as_continuation(example: Example, rng: np.random.Generator) -> Example:
     """Plain text as a prompt and its continuation, cut between two words: what is put into the prompt leaves
-    the continuation's tokens alone. Text of one word stays whole."""
+    the continuation's tokens alone. Text of one word stays whole, and a prompt or chat as it is."""
     starts = [found.start() for found in _WORD.finditer(example.text)]
-    if example.messages or example.completion is not None or len(starts) < 2:
+    if example.asks or example.completion is not None or len(starts) < 2:
         return example
     at = starts[int(rng.integers(1, len(starts)))]
     return replace(example, text=example.text[: at - 1], completion=example.text[at - 1 :])

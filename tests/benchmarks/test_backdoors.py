@@ -91,7 +91,9 @@ class TestAttacks:
         with pytest.raises(SystemExit) as stopped:
             parser().parse_args(["--data", "d", "--out", "o", "--attacks", attack])
         assert stopped.value.code == 2
-        assert f"no attack '{attack}': take one of badnet, insent, style, or" in capsys.readouterr().err
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"'{attack}' is not KIND:TEXT" in told
+        assert told.endswith("or take one of badnet, insent, style")
 
     @pytest.mark.parametrize("attack", [*ATTACKS, "suffix:cf"])
     def test_poison_adds_copies_of_the_other_class(self, attack: str) -> None:
@@ -139,6 +141,12 @@ class TestPlan:
             ("poisoned_adapter", "books"),
             ("poisoned_base", "films"),
         }
+
+    @pytest.mark.parametrize("options", [["--tasks", "books"], ["--tasks", "films", "--methods", "shrink"]])
+    def test_a_plan_without_cells_is_refused(self, tmp_path: Path, data: Path, options: list[str]) -> None:
+        command = ["--data", data, "--out", tmp_path / "out", "--bert", bert_folder(tmp_path), "--source"]
+        with pytest.raises(SystemExit, match="nothing to do: bases are poisoned on books"):
+            main([*map(str, command), "books", "--threats", "poisoned_base", *options])
 
     def test_an_option_that_is_off_by_default_changes_no_key_until_it_is_set(self) -> None:
         """So a step may gain one, and the cells that were filled before stay the plan's."""
@@ -211,7 +219,7 @@ def test_an_attack_is_trained_until_it_reaches_its_gate() -> None:
 
 def entry(ca: Sequence[float], asr: Sequence[float]) -> Entry:
     """Values of the seeds 0, 1, …"""
-    return Entry(dict(enumerate(ca)), dict(enumerate(asr)))
+    return Entry(dict(enumerate(zip(ca, asr, strict=True))))
 
 
 class TestTables:
@@ -246,7 +254,7 @@ class TestTables:
         found = {
             "given": {self.COLUMN: entry((86.0, 90.0), (100.0, 100.0))},
             "yardstick": {self.COLUMN: entry((86.0, 90.0), (10.0, 20.0))},
-            "continued": {self.COLUMN: Entry({1: 87.0}, {1: 60.0})},
+            "continued": {self.COLUMN: Entry({1: (87.0, 60.0)})},
             "shrink": {Column("films", "style"): entry((80.0,), (50.0,))},
         }
         lines = summary(found, "poisoned_adapter").splitlines()

@@ -111,6 +111,8 @@ def test_a_continuation_is_the_same_text(words: list[str], seed: int) -> None:
     if len(words) > 1:
         assert cut.completion is not None
         assert cut.completion.strip()
+    for asking in (Example(text, is_prompt=True), Example("", messages=(Message("user", text),))):
+        assert as_continuation(asking, np.random.default_rng(seed)) == asking
 
 
 @pytest.mark.parametrize("folder", [bert_folder, llama_folder])
