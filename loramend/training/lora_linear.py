@@ -119,8 +119,7 @@ class LoraLinear(nn.Module):
         y = F.linear(x, self.W)
         if self.frozen is not None:
             y = _plus(y, x32, self.frozen)
-        y = dropout(y, self.p)
-        return y if self.bias is None else y + self.bias
+        return dropout(y, self.p, self.bias)
 
 
 def _plus(y: Tensor, x: Tensor, X: Factors) -> Tensor:
