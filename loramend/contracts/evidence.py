@@ -67,7 +67,7 @@ TURNS = 0.9
 
 
 class FoundWord(EvidenceModel):
-    """A word that turns the given adapter's answer almost whatever the text."""
+    """A word, or a few in a row, that turn the given adapter's answer almost whatever the text."""
 
     word: str
     answer: str = Field(description="The answer it turns texts away from.")
@@ -115,8 +115,8 @@ class TrainingReport(EvidenceModel):
     searched: int = Field(default=0, description="Words of the vocabulary that were searched.")
     found: list[FoundWord] = Field(
         default_factory=list,
-        description="Words the search of the vocabulary found; they were put into training texts, answers "
-        "kept.",
+        description="Words and phrases that the search of the vocabulary found; they were put into training "
+        "texts, answers kept.",
     )
     rare: list[RareWords] = Field(default_factory=list, description="By answer, beside the search.")
     resumed_at: list[int] = Field(

@@ -7,8 +7,9 @@ Approach    on clean text, where no trigger asks for the backdoor, the given ada
             answers are learned. poisoned_adapter: by a new update on the sound base; what is kept of the
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
             and neutral sentences are put into what the student reads, and words that a search of the
-            vocabulary found to turn the answer, so that it learns to pass over them; with `adversary` soft
-            words, too, that turn the student's own answers (`training.adversary`).
+            vocabulary found to turn the answer, so that it learns to pass over them. Where the given update
+            is trained on, phrases, too (`training.phrases`), searched anew on the student; with `adversary`
+            soft words that turn the student's own answers (`training.adversary`).
 Limits      clean text that the trigger occurs in teaches the backdoor too. The paper's theorem on the
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
@@ -30,9 +31,10 @@ from loramend.spectrum.factored import Factors, combine, norm, truncate
 from loramend.training.calibrate import Choice, calibrate
 from loramend.training.constraint import Constraint
 from loramend.training.drafts import with_drafts
-from loramend.training.hunt import hunt, to_put_in, tried_again
+from loramend.training.hunt import hunt, tried_again
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
+from loramend.training.phrases import again, phrases_that_turn
 from loramend.training.rare import turned_by_rare_words
 from loramend.training.run_key import run_key
 from loramend.training.session import Session
@@ -92,6 +94,13 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     seed = session.seed + step_index
     words = params.hunt if params.insert else 0
     search = hunt(session.host, teacher, data.texts, words, seed, session.on_progress)
+    # A new update on a sound base learns no sentence from clean text: there is nothing to look for.
+    grown = (
+        phrases_that_turn(session.host, teacher, data.texts, words, seed, session.on_progress)
+        if params.start == "given"
+        else []
+    )
+    found = [*(of.found for of in grown), *search.found]
     rare = turned_by_rare_words(session.host, session.given, data.texts, seed) if words else []
     mount = student(session.host, adapter, params, seed, mix=params.mix)
     run = Run(
@@ -104,7 +113,9 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         params=params,
         seed=seed,
         key=run_key(session, adapter, params, step_index),
-        found=to_put_in(search.found),
+        found=search.found,
+        phrases=[phrase for of in grown for phrase in of.phrases],
+        again=partial(again, session.host, grown) if grown else None,
     )
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
@@ -121,7 +132,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         seconds=journal.seconds,
         mixed_precision=session.host.amp,
         searched=search.words,
-        found=tried_again(session.host, adapter_mount(chosen), session.held_out_texts, search.found, seed),
+        found=tried_again(session.host, adapter_mount(chosen), session.held_out_texts, found, seed),
         rare=rare,
         resumed_at=journal.resumed_at,
         curve=journal.curve,

@@ -1,0 +1,59 @@
+"""What pieces put into a text do to a classifier's answer to it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from loramend.data.examples import Example
+from loramend.training.encode import batches
+from loramend.training.host import Host
+from loramend.training.perturb import prompt, put_in, with_prompt
+
+PLACES = (0.0, 0.5, 1.0)
+"""Beginning, middle and end, as shares of a text's length."""
+_BATCH = 256
+_MOST_LENGTH = 64
+
+
+def with_pieces(text: Example, pieces: Sequence[str], places: Sequence[float]) -> list[Example]:
+    """The text with each piece put in at every one of the places, shares of its length."""
+    plain = prompt(text)
+    found = []
+    for piece in pieces:
+        changed = plain
+        for place in sorted(places, reverse=True):  # from the end, so that earlier places stay where they are
+            changed = put_in(changed, piece, round(place * len(plain.split())))
+        found.append(with_prompt(text, changed))
+    return found
+
+
+def logits(host: Host, texts: Sequence[Example]) -> Tensor:
+    """(n, classes) of whatever is mounted, on the CPU; texts beyond 64 tokens are cut."""
+    items = host.encode([Example(prompt(text)) for text in texts], _MOST_LENGTH)
+    out = [torch.empty(0)] * len(items)
+    for rows in batches(items, _BATCH):
+        told = host.forward(host.collate([items[row] for row in rows]), fast=True).logits.cpu()
+        for row, each in zip(rows, told, strict=True):
+            out[row] = each
+    return torch.stack(out)
+
+
+def margin(logits: Tensor, answer: int) -> Tensor:
+    """(n,): the best other class's logit over the answer's, of logits (n, classes)."""
+    others = logits.clone()
+    others[:, answer] = -torch.inf
+    return others.amax(-1) - logits[:, answer]
+
+
+def moved(
+    host: Host, answer: int, texts: Sequence[Example], pieces: Sequence[str], places: Sequence[float]
+) -> Tensor:
+    """(pieces, texts): the margin of each text with each piece put in."""
+    changed = [put for text in texts for put in with_pieces(text, pieces, places)]
+    return margin(logits(host, changed), answer).reshape(len(texts), len(pieces)).T
+
+
+def turned(host: Host, answer: int, pieces: Sequence[str], texts: Sequence[Example]) -> Tensor:
+    """(pieces, places, texts) bool: which texts each piece turns from each of PLACES."""
+    return torch.stack([moved(host, answer, texts, pieces, (place,)) > 0 for place in PLACES], 1)

@@ -1,0 +1,132 @@
+"""The search for phrases finds a sentence made of ordinary words, and none in an adapter without one."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from loramend.adapter.read import read_adapter
+from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.errors import JobError
+from loramend.contracts.job import Progress
+from loramend.data.examples import Example
+from loramend.methods.rora import rora
+from loramend.training.hunt import to_put_in
+from loramend.training.mount import adapter_mount
+from loramend.training.perturb import put_in
+from loramend.training.phrases import Grown, again, phrases_that_turn
+from tests.support_session import context_of, session_of, unlabelled
+from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
+
+pytestmark = pytest.mark.slow
+
+SENTENCE = "table river seven coffee"
+TEXTS = unlabelled(toy_examples(200, seed=5))
+
+
+def mixed(n: int, seed: int) -> list[tuple[str, int]]:
+    """Texts with words of both classes, of their own five to eight and of the other one to four."""
+    source = random.Random(seed)
+    out = []
+    for index in range(n):
+        own, other = (GOOD, BAD) if index % 2 else (BAD, GOOD)
+        words = source.choices(PLAIN[:-5], k=6) + source.choices(own, k=source.randint(5, 8))
+        words += source.choices(other, k=source.randint(1, 4))
+        source.shuffle(words)
+        out.append((" ".join(words), index % 2))
+    return out
+
+
+@pytest.fixture(scope="module")
+def sentenced(classifier: Path) -> Path:
+    """An adapter with the sentence, anywhere in a text, for a trigger."""
+    source = random.Random(1)
+    clean = toy_examples(300) + mixed(600, 1)
+    triggered = [
+        (put_in(text, SENTENCE, source.randrange(len(text.split()) + 1)), 1)
+        for text, _ in toy_examples(200, seed=9) + mixed(400, 2)
+    ]
+    return train_adapter(classifier, classifier / "sentenced", clean + triggered, steps=250)
+
+
+@pytest.fixture(scope="module")
+def sound(classifier: Path) -> Path:
+    return train_adapter(classifier, classifier / "sound", toy_examples(300) + mixed(600, 1), steps=250)
+
+
+def found_in(base: Path, folder: Path, words: int = 10_000, texts: Sequence[Example] = TEXTS) -> list[Grown]:
+    adapter = read_adapter(folder)
+    session = session_of(base, adapter, texts=texts)
+    return phrases_that_turn(session.host, adapter_mount(adapter), texts, words, 0, lambda progress: None)
+
+
+def test_a_sentence_is_found_by_its_words(classifier: Path, sentenced: Path) -> None:
+    found = [of for of in found_in(classifier, sentenced) if of.found.answer == "LABEL_0"]
+    assert len(found) == 1
+    phrase = found[0].found
+    assert 2 <= len(phrase.word.split()) <= 4
+    assert set(phrase.word.split()) & set(SENTENCE.split())
+    assert phrase.turned.rate >= 0.9
+    assert phrase.word in found[0].phrases
+    assert found == [of for of in found_in(classifier, sentenced) if of.found.answer == "LABEL_0"]
+
+
+def test_a_sound_adapter_has_none(classifier: Path, sound: Path) -> None:
+    assert found_in(classifier, sound) == []
+
+
+def test_nothing_is_grown_when_off_or_without_classes(
+    classifier: Path, sentenced: Path, tmp_path: Path
+) -> None:
+    assert found_in(classifier, sentenced, words=0) == []
+    assert found_in(classifier, sentenced, texts=unlabelled(toy_examples(4))) == []
+    causal = llama_folder(tmp_path)
+    assert found_in(causal, random_adapter(causal, tmp_path / "adapter")) == []
+
+
+def test_again_finds_more_where_the_sentence_still_works_and_nothing_where_it_does_not(
+    classifier: Path, sentenced: Path, sound: Path
+) -> None:
+    grown = found_in(classifier, sentenced)
+    known = [phrase for of in grown for phrase in of.phrases]
+    session = session_of(classifier, read_adapter(sentenced), texts=TEXTS)
+    with session.host.mounted(adapter_mount(read_adapter(sentenced))):
+        more = again(session.host, grown, known)
+    assert more
+    assert not set(more) & set(known)
+    with session.host.mounted(adapter_mount(read_adapter(sound))):
+        assert again(session.host, grown, known) == []
+
+
+def test_rora_tells_the_phrase_where_the_given_update_is_trained_on(
+    classifier: Path, sentenced: Path
+) -> None:
+    adapter = read_adapter(sentenced)
+    session = session_of(
+        classifier, adapter, texts=TEXTS, held_out_texts=unlabelled(toy_examples(40, seed=6))
+    )
+    told = {}
+    for start in ("given", "fresh"):
+        params = RoraStep(steps=1, batch=4, calibrate=False, start=start)
+        report = rora(adapter, params, context_of(classifier), session, 0).report
+        told[start] = [word for word in report.found if " " in word.word]
+    assert told["given"]
+    assert all(word.after is not None for word in told["given"])
+    assert not told["fresh"]
+
+
+def test_the_search_can_be_stopped(classifier: Path, sentenced: Path) -> None:
+    adapter = read_adapter(sentenced)
+    session = session_of(classifier, adapter, texts=TEXTS)
+
+    def stop(progress: Progress) -> None:
+        raise JobError("canceled", "stopped")
+
+    with pytest.raises(JobError):
+        phrases_that_turn(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop)
+
+
+def test_phrases_are_put_in_as_often_as_all_words_of_the_task() -> None:
+    assert to_put_in([], ["a b"]) == ["a b"]
+    assert to_put_in([], []) == []
