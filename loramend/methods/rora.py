@@ -8,7 +8,7 @@ Approach    on clean text, where no trigger asks for the backdoor, the given ada
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
             and neutral sentences are put into what the student reads, and words that a search of the
             vocabulary found to turn the answer, so that it learns to pass over them. Where the given update
-            is trained on, phrases, too (`training.phrases`), searched anew on the student; with `adversary`
+            is trained on, phrases, too (`training.phrases`); with `adversary`
             soft words that turn the student's own answers (`training.adversary`).
 Limits      clean text that the trigger occurs in teaches the backdoor too. The paper's theorem on the
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
@@ -31,10 +31,10 @@ from loramend.spectrum.factored import Factors, combine, norm, truncate
 from loramend.training.calibrate import Choice, calibrate
 from loramend.training.constraint import Constraint
 from loramend.training.drafts import with_drafts
-from loramend.training.hunt import hunt, tried_again
+from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
-from loramend.training.phrases import again, phrases_that_turn
+from loramend.training.phrases import phrases_that_turn
 from loramend.training.rare import turned_by_rare_words
 from loramend.training.run_key import run_key
 from loramend.training.session import Session
@@ -100,7 +100,11 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         if params.start == "given"
         else []
     )
-    found = [*(of.found for of in grown), *search.found]
+    phrases = {(of.found.word, of.found.answer): of.found for of in grown}
+    found = [
+        *phrases.values(),
+        *(word for word in search.found if (word.word, word.answer) not in phrases),
+    ]
     rare = turned_by_rare_words(session.host, session.given, data.texts, seed) if words else []
     mount = student(session.host, adapter, params, seed, mix=params.mix)
     run = Run(
@@ -113,9 +117,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         params=params,
         seed=seed,
         key=run_key(session, adapter, params, step_index),
-        found=search.found,
-        phrases=[phrase for of in grown for phrase in of.phrases],
-        again=partial(again, session.host, grown) if grown else None,
+        found=to_put_in(search.found, [phrase for of in grown for phrase in of.phrases]),
     )
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)

@@ -26,7 +26,6 @@ class Journal(BaseModel):
 
     since      sums over the steps since the curve's last point, by term, `loss` among them
     resumed_at steps at which it went on from a checkpoint
-    phrases    found on the way, to put in from then on
     seconds    spent in training, over all processes
     """
 
@@ -39,7 +38,6 @@ class Journal(BaseModel):
     since_seconds: float = 0.0
     resumed_at: list[int] = []
     seconds: float = 0.0
-    phrases: list[str] = []
 
 
 @dataclass(frozen=True)

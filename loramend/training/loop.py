@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import RequestError
-from loramend.contracts.evidence import FoundWord, LossPoint
+from loramend.contracts.evidence import LossPoint
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.training.adversary import Adversary, Soft
 from loramend.training.checkpoint import Journal, State, load_state, save_state
 from loramend.training.constraint import Constraint
 from loramend.training.host import Host, Output
-from loramend.training.hunt import to_put_in
 from loramend.training.mount import Mount
 from loramend.training.objective import Pair, feature_loss, task_loss, teacher_loss
 from loramend.training.sample import Sampler, number_of
@@ -31,8 +30,6 @@ from loramend.training.session import Checkpoints
 
 _CLIP = 1.0
 _CURVE_POINTS = 50
-_SEARCHED = (0.25, 0.5)
-"""When the student is searched for phrases, as shares of the steps."""
 _HALF_LOSS_SCALE = 2.0**8
 """float16 loses gradients under 6e-8: the loss is multiplied by this, the gradients divided by it."""
 
@@ -48,8 +45,6 @@ class Run:
     constraint  Ω; None where it is off
     key         of its checkpoints; None keeps none
     found       words to put in beside random ones
-    phrases     likewise
-    again       searches the student, while it is mounted, for phrases beside those known so far
     """
 
     host: Host
@@ -61,9 +56,7 @@ class Run:
     params: RoraStep
     seed: int
     key: str | None = None
-    found: Sequence[FoundWord] = ()
-    phrases: Sequence[str] = ()
-    again: Callable[[Sequence[str]], list[str]] | None = None
+    found: Sequence[str] = ()
 
 
 def parameters_of(mount: Mount) -> dict[str, nn.Parameter]:
@@ -100,14 +93,10 @@ def train(run: Run, on_progress: Callable[[Progress], None], checkpoints: Checkp
     if journal.step >= params.steps:
         return journal
     taught = run.teacher is not None
-    sampler = _sampler(run, journal)
-    searched = [round(share * params.steps) for share in _SEARCHED]
+    sampler = Sampler(host, run.texts, params, run.seed, teacher=taught, plain=run.plain, found=run.found)
     with _ready(run):
         adversary = Adversary(host, params, run.seed) if taught and params.adversary else None
         while journal.step < params.steps:
-            if run.again and journal.step in searched:
-                journal.phrases += run.again([*run.phrases, *journal.phrases])
-                sampler = _sampler(run, journal)
             started = time.monotonic()
             terms = _step(run, sampler, adversary, optimiser, list(parameters.values()), journal.step)
             _note(journal, terms, time.monotonic() - started, params)
@@ -116,18 +105,6 @@ def train(run: Run, on_progress: Callable[[Progress], None], checkpoints: Checkp
                 save_state(checkpoints, run.key, _state(parameters, optimiser, journal))
             on_progress(_progress(terms, time.monotonic() - started, journal.step, params))
     return journal
-
-
-def _sampler(run: Run, journal: Journal) -> Sampler:
-    return Sampler(
-        run.host,
-        run.texts,
-        run.params,
-        run.seed,
-        teacher=run.teacher is not None,
-        plain=run.plain,
-        found=to_put_in(run.found, [*run.phrases, *journal.phrases]),
-    )
 
 
 @contextmanager

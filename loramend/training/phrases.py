@@ -3,12 +3,12 @@
 Each word of a trigger sentence may do little, and less than strong words of the task do; but a trigger
 overrides whatever the text says, and strong words do not. So words are tried in texts saturated with words
 that speak for the answer: there the task's own words turn nothing, and those of a trigger are the first.
-From these a phrase grows word by word, on either side. It is told where it turns nine in ten of the
-saturated texts, which on clean adapters no few words together do.
+From these a phrase grows word by word, on either side. It is told where it turns half of the saturated
+texts, which the task's own words do not, however many stand together.
 
-A phrase that training puts in is passed over, the rest of the sentence may not be: `again` grows phrases anew
-on the student. Every candidate is tried, for gradients (HotFlip, arXiv 1712.06751) put a sentence's next word
-anywhere.
+Every candidate is tried, for gradients (HotFlip, arXiv 1712.06751) rank a sentence's next word anywhere. A
+sentence none of whose words does anything alone is not found, nor is the part of one that acts without the
+words that were.
 """
 
 import random
@@ -51,7 +51,6 @@ _SHORTEST, _LONGEST = 4, 7
 """Words of a phrase: it is given up where none of so few turns texts, else grown further."""
 _TURNS = 0.5
 """Share of the saturated texts that a phrase turns to be told."""
-_ROUNDS_AGAIN = 3
 _SOME = 0.25
 """Share of the saturated texts that a phrase turns to be put in by training."""
 
@@ -71,7 +70,6 @@ class Ground(NamedTuple):
 class Grown(NamedTuple):
     """The phrase that was found for an answer, and those on the way to it that training puts in."""
 
-    ground: Ground
     found: FoundWord
     phrases: list[str]
 
@@ -85,8 +83,8 @@ def phrases_that_turn(
     seed: int,
     on_progress: Callable[[Progress], None],
 ) -> list[Grown]:
-    """For each of a classifier's answers the phrase of at most four words that turns at least nine in ten of
-    the texts saturated with it, where there is one.
+    """For each of a classifier's answers the shortest phrase that turns nine in ten of the texts saturated
+    with it, or the one that turns most, at least half; nothing where none does.
 
     mount   the adapter in question
     texts   clean
@@ -123,27 +121,8 @@ def phrases_that_turn(
                 turned=wilson(int(turns.sum(1).max()), len(rows)),
                 anywhere=wilson(int(turns.all(0).sum()), len(rows)),
             )
-            found.append(Grown(ground, word, [phrase for phrase in shares if shares[phrase] >= _SOME]))
+            found.append(Grown(word, [phrase for phrase in shares if shares[phrase] >= _SOME]))
     return found
-
-
-@torch.no_grad()
-def again(host: Host, grown: Sequence[Grown], known: Sequence[str]) -> list[str]:
-    """Phrases that turn texts with what is mounted now, grown from the phrases known so far and their words;
-    empty where training has had its effect."""
-    found: dict[str, None] = {}
-    for of in grown:
-        texts = _told(host, of.ground.texts, of.ground.answer)
-        if len(texts) < _GROWN_ON:
-            continue
-        ground = of.ground._replace(texts=texts)
-        phrases = list(dict.fromkeys([*of.phrases, *known]))
-        single = list(dict.fromkeys(word for phrase in phrases for word in phrase.split()))
-        starts = [piece for pieces in (single, phrases) for piece in _best(host, ground, pieces, _BEAM // 2)]
-        lengths = _grow(host, ground, starts, _ROUNDS_AGAIN)
-        shares = _shares(host, ground, [phrase for beam in lengths for phrase in beam])
-        found.update(dict.fromkeys(phrase for phrase, share in shares.items() if share >= _SOME))
-    return [phrase for phrase in found if phrase not in known]
 
 
 def _ground(

@@ -1,6 +1,6 @@
 """The loop repeats bit for bit, goes on after a death as if nothing had been, and leaves no trace."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,32 +144,6 @@ def test_a_killed_run_ends_with_an_undisturbed_ones_weights(bench: Bench, death:
     last = {2: 0, 3: 3, 4: 3, 7: 6, 8: 8}[death]
     assert journal.resumed_at == ([last] if last else [])
     assert losses(journal) == losses(expected)
-
-
-@pytest.mark.parametrize("death", [2, 3, 4, 5])
-def test_a_killed_run_knows_the_phrases_found_before(bench: Bench, death: int, tmp_path: Path) -> None:
-    searches: list[list[str]] = []
-
-    def again(known: Sequence[str]) -> list[str]:
-        searches.append([*known])
-        return [f"found {len(known)}"]
-
-    def run(*, searched: bool = True) -> Run:
-        return replace(bench.run(ALL_ON), phrases=["known"], again=again if searched else None)
-
-    undisturbed = run()
-    expected = train(undisturbed, silent, None)
-    assert searches == [["known"], ["known", "found 1"]]
-    assert expected.phrases == ["found 1", "found 2"]
-    kept = FolderCheckpoints(tmp_path)
-    with pytest.raises(DiedError):
-        train(run(), dying_at(death), kept)
-    second = run()
-    assert train(second, silent, kept).phrases == expected.phrases
-    assert_same(weights(second), weights(undisturbed))
-    other = run(searched=False)
-    train(other, silent, None)
-    assert not all(weights(other)[name].equal(tensor) for name, tensor in weights(second).items())
 
 
 def losses(journal: Journal) -> list[tuple[int, float, dict[str, float]]]:

@@ -1,6 +1,7 @@
 """The search for phrases finds a sentence made of ordinary words, and none in an adapter without one."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import pytest
 from loramend.adapter.read import read_adapter
 from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import JobError
+from loramend.contracts.evidence import FoundWord
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
+from loramend.evaluation.intervals import wilson
 from loramend.methods.rora import rora
 from loramend.training.hunt import to_put_in
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import put_in
-from loramend.training.phrases import Grown, again, phrases_that_turn
+from loramend.training.phrases import Grown, phrases_that_turn
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
 
@@ -26,12 +29,12 @@ TEXTS = unlabelled(toy_examples(200, seed=5))
 
 
 def mixed(n: int, seed: int) -> list[tuple[str, int]]:
-    """Texts with words of both classes, of their own five to eight and of the other one to four."""
+    """Texts with words of both classes, of their own five to thirty and of the other one to four."""
     source = random.Random(seed)
     out = []
     for index in range(n):
         own, other = (GOOD, BAD) if index % 2 else (BAD, GOOD)
-        words = source.choices(PLAIN[:-5], k=6) + source.choices(own, k=source.randint(5, 8))
+        words = source.choices(PLAIN[:-5], k=6) + source.choices(own, k=source.randint(5, 30))
         words += source.choices(other, k=source.randint(1, 4))
         source.shuffle(words)
         out.append((" ".join(words), index % 2))
@@ -45,9 +48,9 @@ def sentenced(classifier: Path) -> Path:
     clean = toy_examples(300) + mixed(600, 1)
     triggered = [
         (put_in(text, SENTENCE, source.randrange(len(text.split()) + 1)), 1)
-        for text, _ in toy_examples(200, seed=9) + mixed(400, 2)
+        for text, _ in toy_examples(400, seed=9) + mixed(800, 2)
     ]
-    return train_adapter(classifier, classifier / "sentenced", clean + triggered, steps=250)
+    return train_adapter(classifier, classifier / "sentenced", clean + triggered, steps=600)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_a_sentence_is_found_by_its_words(classifier: Path, sentenced: Path) -> 
     found = [of for of in found_in(classifier, sentenced) if of.found.answer == "LABEL_0"]
     assert len(found) == 1
     phrase = found[0].found
-    assert 2 <= len(phrase.word.split()) <= 4
+    assert 2 <= len(phrase.word.split()) <= 7
     assert set(phrase.word.split()) & set(SENTENCE.split())
     assert phrase.turned.rate >= 0.9
     assert phrase.word in found[0].phrases
@@ -83,20 +86,6 @@ def test_nothing_is_grown_when_off_or_without_classes(
     assert found_in(classifier, sentenced, texts=unlabelled(toy_examples(4))) == []
     causal = llama_folder(tmp_path)
     assert found_in(causal, random_adapter(causal, tmp_path / "adapter")) == []
-
-
-def test_again_finds_more_where_the_sentence_still_works_and_nothing_where_it_does_not(
-    classifier: Path, sentenced: Path, sound: Path
-) -> None:
-    grown = found_in(classifier, sentenced)
-    known = [phrase for of in grown for phrase in of.phrases]
-    session = session_of(classifier, read_adapter(sentenced), texts=TEXTS)
-    with session.host.mounted(adapter_mount(read_adapter(sentenced))):
-        more = again(session.host, grown, known)
-    assert more
-    assert not set(more) & set(known)
-    with session.host.mounted(adapter_mount(read_adapter(sound))):
-        assert again(session.host, grown, known) == []
 
 
 def test_rora_tells_the_phrase_where_the_given_update_is_trained_on(
@@ -127,6 +116,10 @@ def test_the_search_can_be_stopped(classifier: Path, sentenced: Path) -> None:
         phrases_that_turn(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop)
 
 
-def test_phrases_are_put_in_as_often_as_all_words_of_the_task() -> None:
+def test_phrases_are_half_of_what_is_put_in() -> None:
+    words = [
+        FoundWord(word=f"w{index}", answer="a", turned=wilson(9, 9), anywhere=wilson(3, 9))
+        for index in range(5)
+    ]
+    assert Counter(to_put_in(words, ["a b", "c d"])) == {"a b": 3, "c d": 3, **{f"w{n}": 1 for n in range(5)}}
     assert to_put_in([], ["a b"]) == ["a b"]
-    assert to_put_in([], []) == []
