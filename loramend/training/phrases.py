@@ -100,13 +100,17 @@ def phrases_that_turn(
     with host.mounted(mount):
         told = logits(host, drawn).argmax(-1)
         answers = searched_answers(told)
+
+        def tick(done: int) -> None:
+            total = 2 * len(answers)
+            on_progress(Progress(phase="train", done=done, total=total, unit="examples", detail="phrases"))
+
         for place, answer in enumerate(answers):
-            on_progress(
-                Progress(phase="train", done=place, total=len(answers), unit="examples", detail="phrases")
-            )
+            tick(2 * place)
             ground, first = _ground(host, drawn, told, answer, vocabulary, every[:_COMMON], seed)
             if len(ground.texts) < _GROWN_ON or not first:
                 continue
+            tick(2 * place + 1)
             shares = _grown(host, ground, first[:_BEAM])
             if max(shares.values()) < _TURNS:
                 continue
