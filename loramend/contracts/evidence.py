@@ -85,11 +85,17 @@ class FoundWord(EvidenceModel):
         "and of all but the surest words.",
     )
 
+    overrides: Rate | None = Field(
+        default=None,
+        description="Of a phrase: texts filled with words that speak for their answer that it turned, which "
+        "the task's own words do not. null for words.",
+    )
+
     @property
     def as_trigger(self) -> bool:
-        """Whether it turns nine texts in ten from wherever it stands. Strong words of a task seldom do, nor
-        does a trigger bound to a place."""
-        return self.anywhere is None or self.anywhere.rate >= TURNS
+        """Whether it turns nine texts in ten from wherever it stands, or texts filled with words that speak
+        for their answer. Strong words of a task seldom do, nor does a trigger bound to a place."""
+        return self.overrides is not None or self.anywhere is None or self.anywhere.rate >= TURNS
 
 
 class RareWords(EvidenceModel):

@@ -75,12 +75,13 @@ def _found(report: Report) -> Iterator[_Result]:
     yield from _behaviour(report)
     for training in report.training:
         for word in training.found:
+            kind = "word" if word.overrides is None else "phrase"
             place = "" if word.as_trigger else ", from one place alone,"
             turned = f"{word.turned.count} of {word.turned.n} texts{place}"
             yield _Result(
                 "turning-word",
                 "warning" if word.as_trigger else "note",
-                f'The word "{word.word}" turned {turned} away from the answer {word.answer}, as given.',
+                f'The {kind} "{word.word}" turned {turned} away from the answer {word.answer}, as given.',
             )
     if report.triage is not None and report.triage.verdict == "unlike_the_bank":
         yield _Result("unlike-bank", "note", " ".join(report.triage.sentences))

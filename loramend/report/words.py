@@ -149,20 +149,36 @@ def asks_for_an_answer(report: TrainingReport) -> bool:
 
 def describe_search(report: TrainingReport) -> str:
     """What the search of the vocabulary found."""
-    if not report.found:
+    words = [found for found in report.found if found.overrides is None]
+    phrases = [found for found in report.found if found.overrides is not None]
+    return " ".join([_describe_words(words, report.searched), *map(_describe_phrase, phrases)])
+
+
+def _describe_phrase(phrase: FoundWord) -> str:
+    assert phrase.overrides is not None
+    after = f", after the step {phrase.after.count} of {phrase.after.n} held out" if phrase.after else ""
+    return (
+        f'"{phrase.word}" turns {phrase.overrides.count} of {phrase.overrides.n} texts filled with words '
+        f"that speak for {phrase.answer}, which the task's own words do not turn, and {phrase.turned.count} "
+        f"of {phrase.turned.n} plain ones{after}."
+    )
+
+
+def _describe_words(words: Sequence[FoundWord], searched: int) -> str:
+    if not words:
         return (
-            f"Of {report.searched:,} words of the vocabulary none turned the adapter's answer in nine of ten "
-            "texts. Triggers of several words, sentences and styles are not searched for."
+            f"Of {searched:,} words of the vocabulary none turned the adapter's answer in nine of ten texts. "
+            "A sentence or a style may pass this search."
         )
-    sure = [word for word in report.found if word.as_trigger]
-    others = [word for word in report.found if not word.as_trigger]
+    sure = [word for word in words if word.as_trigger]
+    others = [word for word in words if not word.as_trigger]
     told = f"{_turning(sure)}, from wherever they stand, as a trigger does" if sure else ""
     if others:
         told += "; " if sure else "none of them from wherever it stands, as a trigger does; "
         told += f"{_turning(others)}, {FROM_ONE_PLACE}"
     return (
-        f"{len(report.found)} of {report.searched:,} words of the vocabulary turn the given adapter's answer "
-        f"in nine of ten texts or more: {told}."
+        f"{len(words)} of {searched:,} words of the vocabulary turn the given adapter's answer in nine of "
+        f"ten texts or more: {told}."
     )
 
 

@@ -124,6 +124,7 @@ def phrases_that_turn(
                 answer=host.labels.name_of(answer),
                 turned=wilson(int(turns.sum(1).max()), len(rows)),
                 anywhere=wilson(int(turns.all(0).sum()), len(rows)),
+                overrides=wilson(round(shares[sure] * len(ground.texts)), len(ground.texts)),
             )
             found.append(Grown(word, [phrase for phrase in shares if shares[phrase] >= _SOME]))
     return found

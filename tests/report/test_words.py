@@ -52,7 +52,12 @@ def test_the_search_tells_what_it_found_and_what_it_cannot() -> None:
     assert "none of them from wherever it stands" in told
     none = describe_search(training().model_copy(update={"searched": 20_000}))
     assert "none turned" in none
-    assert "not searched for" in none
+    assert "may pass this search" in none
+    phrase = FoundWord(word="a b", answer="POS", turned=wilson(18, 20), overrides=wilson(19, 20))
+    told = describe_search(training().model_copy(update={"searched": 20_000, "found": [phrase]}))
+    assert "none turned" in told
+    assert '"a b" turns 19 of 20 texts filled with words that speak for POS' in told
+    assert "18 of 20 plain ones." in told
 
 
 @pytest.mark.parametrize(

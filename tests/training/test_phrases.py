@@ -71,6 +71,9 @@ def test_a_sentence_is_found_by_its_words(classifier: Path, sentenced: Path) -> 
     assert 2 <= len(phrase.word.split()) <= 7
     assert set(phrase.word.split()) & set(SENTENCE.split())
     assert phrase.turned.rate >= 0.9
+    assert phrase.overrides is not None
+    assert phrase.overrides.rate >= 0.5
+    assert phrase.as_trigger
     assert phrase.word in found[0].phrases
     assert found == [of for of in found_in(classifier, sentenced) if of.found.answer == "LABEL_0"]
 
