@@ -7,9 +7,9 @@ Approach    on clean text, where no trigger asks for the backdoor, the given ada
             answers are learned. poisoned_adapter: by a new update on the sound base; what is kept of the
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
             and neutral sentences are put into what the student reads, and words that a search of the
-            vocabulary found to turn the answer, so that it learns to pass over them. Where the given update
-            is trained on, phrases, too (`training.phrases`); with `adversary`
-            soft words that turn the student's own answers (`training.adversary`).
+            vocabulary found to turn the answer, so that it learns to pass over them. Where the
+            student holds poisoned weights, phrases, too (`training.phrases`); with `adversary` soft words
+            that turn the student's own answers (`training.adversary`).
 Limits      clean text that the trigger occurs in teaches the backdoor too. The paper's theorem on the
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
@@ -34,7 +34,6 @@ from loramend.training.drafts import with_drafts
 from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
-from loramend.training.phrases import phrases_that_turn
 from loramend.training.rare import turned_by_rare_words
 from loramend.training.run_key import run_key
 from loramend.training.session import Session
@@ -93,18 +92,16 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     data = _data(session, taught)
     seed = session.seed + step_index
     words = params.hunt if params.insert else 0
-    search = hunt(session.host, teacher, data.texts, words, seed, session.on_progress)
-    # A new update on a sound base learns no sentence from clean text: there is nothing to look for.
-    grown = (
-        phrases_that_turn(session.host, teacher, data.texts, words, seed, session.on_progress)
-        if params.start == "given"
-        else []
+    search = hunt(
+        session.host,
+        teacher,
+        data.texts,
+        words,
+        seed,
+        session.on_progress,
+        # A new update on a sound base learns no sentence from clean text.
+        phrases=session.threat == "poisoned_base" or params.start == "given" or params.mix > 0,
     )
-    phrases = {(of.found.word, of.found.answer): of.found for of in grown}
-    found = [
-        *phrases.values(),
-        *(word for word in search.found if (word.word, word.answer) not in phrases),
-    ]
     rare = turned_by_rare_words(session.host, session.given, data.texts, seed) if words else []
     mount = student(session.host, adapter, params, seed, mix=params.mix)
     run = Run(
@@ -117,7 +114,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         params=params,
         seed=seed,
         key=run_key(session, adapter, params, step_index),
-        found=to_put_in(search.found, [phrase for of in grown for phrase in of.phrases]),
+        found=to_put_in(search),
     )
     journal = train(run, session.on_progress, session.checkpoints)
     made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
@@ -134,7 +131,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         seconds=journal.seconds,
         mixed_precision=session.host.amp,
         searched=search.words,
-        found=tried_again(session.host, adapter_mount(chosen), session.held_out_texts, found, seed),
+        found=tried_again(session.host, adapter_mount(chosen), session.held_out_texts, search.told, seed),
         rare=rare,
         resumed_at=journal.resumed_at,
         curve=journal.curve,

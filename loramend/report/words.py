@@ -67,10 +67,13 @@ def _turning(words: Sequence[FoundWord]) -> str:
     """The surest words by the answer that they turn texts away from."""
     by_answer: dict[str, list[str]] = {}
     for word in words:
-        after = f", after the step {word.after.count} of {word.after.n} held out" if word.after else ""
-        told = f'"{word.word}" ({word.turned.count} of {word.turned.n}{after})'
+        told = f'"{word.word}" ({word.turned.count} of {word.turned.n}{_after(word)})'
         by_answer.setdefault(word.answer, []).append(told)
     return ", ".join(f"away from {answer} {named(told, _TURNING_TOLD)}" for answer, told in by_answer.items())
+
+
+def _after(word: FoundWord) -> str:
+    return f", after the step {word.after.count} of {word.after.n} held out" if word.after else ""
 
 
 def describe_adapter(modules: Sequence[ModuleReport], totals: Totals, layout: str) -> str:
@@ -156,11 +159,10 @@ def describe_search(report: TrainingReport) -> str:
 
 def _describe_phrase(phrase: FoundWord) -> str:
     assert phrase.overrides is not None
-    after = f", after the step {phrase.after.count} of {phrase.after.n} held out" if phrase.after else ""
     return (
         f'"{phrase.word}" turns {phrase.overrides.count} of {phrase.overrides.n} texts filled with words '
         f"that speak for {phrase.answer}, which the task's own words do not turn, and {phrase.turned.count} "
-        f"of {phrase.turned.n} plain ones{after}."
+        f"of {phrase.turned.n} plain ones{_after(phrase)}."
     )
 
 

@@ -22,6 +22,7 @@ from string import ascii_lowercase
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from loramend.contracts.evidence import TURNS, FoundWord, Rate
 from loramend.contracts.job import Progress
@@ -31,6 +32,7 @@ from loramend.methods.draws import generator
 from loramend.training.host import Host
 from loramend.training.mount import Mount
 from loramend.training.perturb import used_words, whole_words
+from loramend.training.phrases import Phrases, phrases_that_turn
 from loramend.training.search_texts import (
     SHORT,
     SHORT_TEXTS,
@@ -39,12 +41,10 @@ from loramend.training.search_texts import (
     searched_answers,
     tried_rows,
 )
-from loramend.training.turning import PLACES, logits, margin, moved, turned
+from loramend.training.turning import ENDS, PLACES, logits, margin, moved, rates, top_by_groups, turned
 
-_TOGETHER = 8
-_ENDS = (0.0, 1.0)
 _TRIED = 64
-"""Groups whose words are put in alone, and words that are tried in other texts."""
+"""Words that are tried in other texts."""
 _STAGES = (6, SHORT_TEXTS, 30, TEXTS)
 """Texts tried so far when words that fail too often are let go: more than one in ten and _SLACK."""
 _SLACK = 2
@@ -54,10 +54,17 @@ _USED = 0.002
 
 
 class Search(NamedTuple):
-    """How many words were searched, and those that were found, the surest first."""
+    """How many words were searched, and what was found: words, the surest first, and phrases, of which none
+    is one of these words."""
 
     words: int
     found: list[FoundWord]
+    phrases: list[Phrases]
+
+    @property
+    def told(self) -> list[FoundWord]:
+        """Phrases and words."""
+        return [*(phrases.found for phrases in self.phrases), *self.found]
 
 
 @torch.no_grad()
@@ -68,41 +75,65 @@ def hunt(
     words: int,
     seed: int,
     on_progress: Callable[[Progress], None],
+    *,
+    phrases: bool,
 ) -> Search:
     """The words that turn at least nine in ten of the texts they are tried in.
 
     mount   the adapter in question
     texts   clean; the shortest are searched, a word must turn others, too
     words   at most this many of the vocabulary are put in, drawn by the seed
+    phrases whether to look for phrases, too (phrases.py)
 
     A classifier's alone: nothing is found with a causal model, whose answers have no classes.
     """
     if host.labels is None or not words or not texts:
-        return Search(0, [])
+        return Search(0, [], [])
     vocabulary = _drawn(_candidates(host, texts), words, seed)
     drawn = drawn_texts(texts, seed)
     if not drawn or not vocabulary:
-        return Search(0, [])
+        return Search(0, [], [])
+    found: list[FoundWord] = []
+    grown: list[Phrases] = []
     with host.mounted(mount):
         plain = logits(host, drawn)  # (texts, classes)
         told = plain.argmax(-1)
         answers = searched_answers(told)
-        found: list[FoundWord] = []
-        for place, answer in enumerate(answers):
+        details = ("vocabulary", "phrases") if phrases else ("vocabulary",)
+        for place, (answer, detail) in enumerate(product(answers, details)):
             on_progress(
-                Progress(phase="train", done=place, total=len(answers), unit="examples", detail="vocabulary")
+                Progress(
+                    phase="train",
+                    done=place,
+                    total=len(answers) * len(details),
+                    unit="examples",
+                    detail=detail,
+                )
             )
-            members = (told == answer).nonzero()[:, 0].tolist()
-            short = [row for row in members if row < SHORT]
-            margins = margin(plain[short], answer)  # (short,)
-            middle = short[int(margins.argsort()[len(short) // 2])]
-            tried = _likely(host, answer, drawn[middle], vocabulary, seed)
-            hosts = [drawn[row] for row in tried_rows(members, answer, seed)]
-            found += [
-                FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned, anywhere=anywhere)
-                for word, turned, anywhere in _kept(host, answer, tried, hosts)
-            ]
-    return Search(len(vocabulary), sorted(found, key=_sureness, reverse=True))
+            if detail == "vocabulary":
+                found += _words_that_turn(host, drawn, plain, answer, vocabulary, seed)
+            elif (of := phrases_that_turn(host, drawn, told, answer, words, seed)) is not None:
+                grown.append(of)
+    also = {(of.found.word, of.found.answer) for of in grown}
+    found = [word for word in found if (word.word, word.answer) not in also]
+    return Search(len(vocabulary), sorted(found, key=_sureness, reverse=True), grown)
+
+
+def _words_that_turn(
+    host: Host, drawn: Sequence[Example], plain: Tensor, answer: int, vocabulary: Sequence[str], seed: int
+) -> list[FoundWord]:
+    """plain (drawn, classes): the logits of the texts as they are."""
+    assert host.labels is not None
+    members = (plain.argmax(-1) == answer).nonzero()[:, 0].tolist()
+    short = [row for row in members if row < SHORT]
+    margins = margin(plain[short], answer)  # (short,)
+    middle = short[int(margins.argsort()[len(short) // 2])]
+    tried = _likely(host, answer, drawn[middle], vocabulary, seed)
+    hosts = [drawn[row] for row in tried_rows(members, answer, seed)]
+    return [
+        FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned, anywhere=anywhere)
+        for word, turned, anywhere in _kept(host, answer, tried, hosts)
+    ]
 
 
 @torch.no_grad()
@@ -131,11 +162,12 @@ def tried_again(
     return [word.model_copy(update={"after": after.get((word.word, word.answer))}) for word in found]
 
 
-def to_put_in(found: Sequence[FoundWord], phrases: Sequence[str] = ()) -> list[str]:
+def to_put_in(search: Search) -> list[str]:
     """What training puts in: phrases and words that act as a trigger at least as often as all the others
     together, lest they are lost among strong words of the task."""
-    sure = [*(word.word for word in found if word.as_trigger), *phrases]
-    others = [word.word for word in found if not word.as_trigger]
+    sure = [word.word for word in search.found if word.as_trigger]
+    sure += [phrase for phrases in search.phrases for phrase in phrases.put_in]
+    others = [word.word for word in search.found if not word.as_trigger]
     return others + sure * (math.ceil(len(others) / len(sure)) if others and sure else 1)
 
 
@@ -163,22 +195,11 @@ def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
 def _likely(host: Host, answer: int, text: Example, vocabulary: Sequence[str], seed: int) -> list[str]:
     """The words that move the text's answer most, together with others first and then alone."""
     order = torch.randperm(len(vocabulary), generator=generator(seed, "groups")).tolist()
-    groups = [
-        [vocabulary[index] for index in order[start : start + _TOGETHER]]
-        for start in range(0, len(order), _TOGETHER)
-    ]
-    joined = _strongest(host, answer, text, [" ".join(group) for group in groups], _ENDS)
-    alone = [word for index in joined for word in groups[index]]
-    return [alone[index] for index in _strongest(host, answer, text, alone, PLACES)]
 
+    def at(places: Sequence[float]) -> Callable[[Sequence[str]], Tensor]:
+        return lambda pieces: moved(host, answer, [text], pieces, places)[:, 0]
 
-def _strongest(
-    host: Host, answer: int, text: Example, pieces: Sequence[str], places: Sequence[float]
-) -> list[int]:
-    """Indices of the pieces that move the text's answer most."""
-    moves = moved(host, answer, [text], pieces, places)[:, 0]  # (pieces,)
-    chosen: list[int] = moves.topk(min(_TRIED, len(pieces))).indices.tolist()
-    return chosen
+    return top_by_groups([vocabulary[index] for index in order], at(ENDS), at(PLACES), _TRIED)
 
 
 def _kept(
@@ -198,7 +219,4 @@ def _kept(
         least = math.ceil(TURNS * start) - (_SLACK if start < len(hosts) else 0)
         turns = {word: torch.cat([turns[word], more[index]], 1) for index, word in enumerate(turns)}
         turns = {word: of for word, of in turns.items() if int(of.sum(1).max()) >= least}
-    n = len(hosts)
-    return [
-        (word, wilson(int(of.sum(1).max()), n), wilson(int(of.all(0).sum()), n)) for word, of in turns.items()
-    ]
+    return [(word, *rates(of)) for word, of in turns.items()]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from loramend.data.examples import Example
 from loramend.methods.draws import generator
@@ -10,7 +11,7 @@ from loramend.training.perturb import prompt, with_prompt
 
 SHORT = 120
 """How many of the texts drawn, from the first, are the shortest."""
-LEAST = 8
+_LEAST = 8
 """Short texts of an answer under which it is not searched."""
 _OTHERS = 400
 _MOST_WORDS = 40
@@ -34,11 +35,11 @@ def drawn_texts(texts: Sequence[Example], seed: int) -> list[Example]:
     ]
 
 
-def searched_answers(told: torch.Tensor) -> list[int]:
+def searched_answers(told: Tensor) -> list[int]:
     """The commonest answers, told (n,) of `drawn_texts`, that enough short texts have."""
     counts = torch.bincount(told[:SHORT])
     common = counts.argsort(descending=True)[:_ANSWERS].tolist()
-    return [answer for answer in common if counts[answer] >= LEAST]
+    return [answer for answer in common if counts[answer] >= _LEAST]
 
 
 def tried_rows(members: Sequence[int], answer: int, seed: int) -> list[int]:

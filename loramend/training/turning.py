@@ -1,22 +1,28 @@
 """What pieces put into a text do to a classifier's answer to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from loramend.contracts.evidence import Rate
 from loramend.data.examples import Example
+from loramend.evaluation.intervals import wilson
 from loramend.training.encode import batches
 from loramend.training.host import Host
 from loramend.training.perturb import prompt, put_in, with_prompt
 
 PLACES = (0.0, 0.5, 1.0)
 """Beginning, middle and end, as shares of a text's length."""
+ENDS = (0.0, 1.0)
+_TOGETHER = 8
+_GROUPS = 64
+"""Whose pieces are tried alone."""
 _BATCH = 256
 _MOST_LENGTH = 64
 
 
-def with_pieces(text: Example, pieces: Sequence[str], places: Sequence[float]) -> list[Example]:
+def _with_pieces(text: Example, pieces: Sequence[str], places: Sequence[float]) -> list[Example]:
     """The text with each piece put in at every one of the places, shares of its length."""
     plain = prompt(text)
     found = []
@@ -50,10 +56,39 @@ def moved(
     host: Host, answer: int, texts: Sequence[Example], pieces: Sequence[str], places: Sequence[float]
 ) -> Tensor:
     """(pieces, texts): the margin of each text with each piece put in."""
-    changed = [put for text in texts for put in with_pieces(text, pieces, places)]
+    changed = [put for text in texts for put in _with_pieces(text, pieces, places)]
     return margin(logits(host, changed), answer).reshape(len(texts), len(pieces)).T
 
 
 def turned(host: Host, answer: int, pieces: Sequence[str], texts: Sequence[Example]) -> Tensor:
     """(pieces, places, texts) bool: which texts each piece turns from each of PLACES."""
     return torch.stack([moved(host, answer, texts, pieces, (place,)) > 0 for place in PLACES], 1)
+
+
+def rates(turns: Tensor) -> tuple[Rate, Rate]:
+    """Of turns (places, texts): how many texts are turned from the place that suits best, and how many from
+    every place."""
+    n = turns.shape[1]
+    return wilson(int(turns.sum(1).max()), n), wilson(int(turns.all(0).sum()), n)
+
+
+def top(pieces: Sequence[str], scores: Tensor, most: int) -> list[str]:
+    """The pieces of the highest scores (pieces,), the highest first."""
+    return [pieces[index] for index in scores.topk(min(most, len(pieces))).indices.tolist()]
+
+
+def top_by_groups(
+    pieces: Sequence[str],
+    together: Callable[[Sequence[str]], Tensor],
+    alone: Callable[[Sequence[str]], Tensor],
+    most: int,
+) -> list[str]:
+    """As `top`, of the pieces of the groups of eight that score highest. together, alone: scores of groups,
+    each one string, and of pieces."""
+    groups = {
+        " ".join(group): group
+        for group in (pieces[start : start + _TOGETHER] for start in range(0, len(pieces), _TOGETHER))
+    }
+    joined = list(groups)
+    members = [piece for group in top(joined, together(joined), _GROUPS) for piece in groups[group]]
+    return top(members, alone(members), most)

@@ -111,6 +111,15 @@ def test_dropout_zeroes_or_scales(p: float, n: int, seed: int) -> None:
     assert torch.equal(dropout(x, p), y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_adds_what_is_beside_it_in_its_dtype(dtype: torch.dtype) -> None:
+    x, plus = torch.randn(50, 8).to(dtype), torch.randn(8)
+    torch.manual_seed(0)
+    expected = dropout(x, 0.3) + plus.to(dtype)
+    torch.manual_seed(0)
+    torch.testing.assert_close(dropout(x, 0.3, plus), expected, atol=2**-7, rtol=2**-7)
+
+
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
 def test_dropout_drops_its_share(p: float) -> None:
     torch.manual_seed(3)

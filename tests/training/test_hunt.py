@@ -16,7 +16,7 @@ from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
 from loramend.methods.rora import rora
-from loramend.training.hunt import hunt, to_put_in, tried_again
+from loramend.training.hunt import Search, hunt, to_put_in, tried_again
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import Pieces, insert, put_in
 from tests.support_session import context_of, session_of, unlabelled
@@ -32,7 +32,9 @@ def found_in(
 ) -> list[FoundWord]:
     adapter = read_adapter(folder)
     session = session_of(base, adapter, texts=texts)
-    return hunt(session.host, adapter_mount(adapter), texts, words, seed, lambda progress: None).found
+    return hunt(
+        session.host, adapter_mount(adapter), texts, words, seed, lambda progress: None, phrases=False
+    ).found
 
 
 def telling(count: int, n: int, *, without: str) -> list[Example]:
@@ -100,7 +102,7 @@ def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisone
         raise JobError("canceled", "stopped")
 
     with pytest.raises(JobError):
-        hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop)
+        hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=False)
 
 
 def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(
@@ -145,12 +147,12 @@ def test_words_that_act_as_a_trigger_are_half_of_those_put_in() -> None:
         ]
         for name, of, n in (("t", 9, 2), ("w", 3, 5))
     )
-    put = to_put_in([*sure, *weak])
+    put = to_put_in(Search(9, [*sure, *weak], []))
     assert set(put) == {"t0", "t1", "w0", "w1", "w2", "w3", "w4"}
     assert sum(word.startswith("t") for word in put) == 6
-    assert to_put_in(sure) == ["t0", "t1"]
-    assert to_put_in(weak) == ["w0", "w1", "w2", "w3", "w4"]
-    assert to_put_in([]) == []
+    assert to_put_in(Search(9, sure, [])) == ["t0", "t1"]
+    assert to_put_in(Search(9, weak, [])) == ["w0", "w1", "w2", "w3", "w4"]
+    assert to_put_in(Search(9, [], [])) == []
 
 
 def test_found_words_are_put_in_every_other_time() -> None:

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -12,18 +13,20 @@ from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import JobError
 from loramend.contracts.evidence import FoundWord
 from loramend.contracts.job import Progress
+from loramend.contracts.step_base import Threat
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
 from loramend.methods.rora import rora
-from loramend.training.hunt import to_put_in
+from loramend.training.hunt import Search, hunt, to_put_in
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import put_in
-from loramend.training.phrases import Grown, phrases_that_turn
+from loramend.training.phrases import Phrases
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
 
 pytestmark = pytest.mark.slow
 
+Start = Literal["given", "fresh"]
 SENTENCE = "table river seven coffee"
 TEXTS = unlabelled(toy_examples(200, seed=5))
 
@@ -58,10 +61,14 @@ def sound(classifier: Path) -> Path:
     return train_adapter(classifier, classifier / "sound", toy_examples(300) + mixed(600, 1), steps=250)
 
 
-def found_in(base: Path, folder: Path, words: int = 10_000, texts: Sequence[Example] = TEXTS) -> list[Grown]:
+def found_in(
+    base: Path, folder: Path, words: int = 10_000, texts: Sequence[Example] = TEXTS
+) -> list[Phrases]:
     adapter = read_adapter(folder)
     session = session_of(base, adapter, texts=texts)
-    return phrases_that_turn(session.host, adapter_mount(adapter), texts, words, 0, lambda progress: None)
+    return hunt(
+        session.host, adapter_mount(adapter), texts, words, 0, lambda progress: None, phrases=True
+    ).phrases
 
 
 def test_a_sentence_is_found_by_its_words(classifier: Path, sentenced: Path) -> None:
@@ -74,7 +81,7 @@ def test_a_sentence_is_found_by_its_words(classifier: Path, sentenced: Path) -> 
     assert phrase.overrides is not None
     assert phrase.overrides.rate >= 0.5
     assert phrase.as_trigger
-    assert phrase.word in found[0].phrases
+    assert phrase.word in found[0].put_in
     assert found == [of for of in found_in(classifier, sentenced) if of.found.answer == "LABEL_0"]
 
 
@@ -91,32 +98,39 @@ def test_nothing_is_grown_when_off_or_without_classes(
     assert found_in(causal, random_adapter(causal, tmp_path / "adapter")) == []
 
 
-def test_rora_tells_the_phrase_where_the_given_update_is_trained_on(
-    classifier: Path, sentenced: Path
+@pytest.mark.parametrize(
+    ("threat", "start", "mix", "looked_for"),
+    [
+        ("poisoned_adapter", "given", 0.0, True),
+        ("poisoned_adapter", "fresh", 0.0, False),
+        ("poisoned_adapter", "fresh", 0.5, True),
+        ("poisoned_base", "fresh", 0.0, True),
+    ],
+)
+def test_rora_tells_phrases_where_the_student_holds_poisoned_weights(
+    classifier: Path, sentenced: Path, threat: Threat, start: Start, mix: float, looked_for: bool
 ) -> None:
     adapter = read_adapter(sentenced)
-    session = session_of(
-        classifier, adapter, texts=TEXTS, held_out_texts=unlabelled(toy_examples(40, seed=6))
-    )
-    told = {}
-    for start in ("given", "fresh"):
-        params = RoraStep(steps=1, batch=4, calibrate=False, start=start)
-        report = rora(adapter, params, context_of(classifier), session, 0).report
-        told[start] = [word for word in report.found if " " in word.word]
-    assert told["given"]
-    assert all(word.after is not None for word in told["given"])
-    assert not told["fresh"]
+    held_out = unlabelled(toy_examples(40, seed=6))
+    session = session_of(classifier, adapter, texts=TEXTS, held_out_texts=held_out, threat=threat)
+    params = RoraStep(steps=1, batch=4, calibrate=False, start=start, mix=mix)
+    report = rora(adapter, params, context_of(classifier), session, 0).report
+    told = [word for word in report.found if word.overrides is not None]
+    assert bool(told) is looked_for
+    if start == "given":  # a new update answers all alike after one step
+        assert all(word.after is not None for word in told)
 
 
-def test_the_search_can_be_stopped(classifier: Path, sentenced: Path) -> None:
+def test_the_search_for_phrases_can_be_stopped(classifier: Path, sentenced: Path) -> None:
     adapter = read_adapter(sentenced)
     session = session_of(classifier, adapter, texts=TEXTS)
 
     def stop(progress: Progress) -> None:
-        raise JobError("canceled", "stopped")
+        if progress.detail == "phrases":
+            raise JobError("canceled", "stopped")
 
     with pytest.raises(JobError):
-        phrases_that_turn(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop)
+        hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=True)
 
 
 def test_phrases_are_half_of_what_is_put_in() -> None:
@@ -124,5 +138,9 @@ def test_phrases_are_half_of_what_is_put_in() -> None:
         FoundWord(word=f"w{index}", answer="a", turned=wilson(9, 9), anywhere=wilson(3, 9))
         for index in range(5)
     ]
-    assert Counter(to_put_in(words, ["a b", "c d"])) == {"a b": 3, "c d": 3, **{f"w{n}": 1 for n in range(5)}}
-    assert to_put_in([], ["a b"]) == ["a b"]
+    phrase = FoundWord(word="a b c", answer="a", turned=wilson(9, 9), overrides=wilson(9, 9))
+    phrases = [Phrases(phrase, ["a b", "a b c"])]
+    put = to_put_in(Search(9, words, phrases))
+    assert Counter(put) == {"a b": 3, "a b c": 3, **{f"w{n}": 1 for n in range(5)}}
+    assert to_put_in(Search(9, [], phrases)) == ["a b", "a b c"]
+    assert Search(9, words, phrases).told == [phrase, *words]
