@@ -141,9 +141,10 @@ class RoraStep(StepBase):
         ge=0,
         le=1_000_000,
         description="Words of the vocabulary searched for some that turn the given adapter's answer whatever "
-        "the text (classification) and, unless a new update is trained on a sound base, for phrases of up to "
-        "seven that do so against all that the text says; what is found is put in by `insert`, too, and "
-        "reported. 0 is off.",
+        "the text and, unless a new update is trained on a sound base, for phrases of up to seven that do so "
+        "against all that the text says; what is found is put in by `insert`, too, and reported. Answers are "
+        "a classifier's classes, or up to 16 completions that a causal model's examples choose from; others "
+        "are not searched. 0 is off.",
     )
 
     adversary: float = Field(

@@ -35,6 +35,7 @@ from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import Mount, adapter_mount, factors_of
 from loramend.training.rare import turned_by_rare_words
+from loramend.training.reader import reader_of
 from loramend.training.run_key import run_key
 from loramend.training.session import Session
 from loramend.training.student import student, trained_factors, with_heads
@@ -92,8 +93,9 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     data = _data(session, taught)
     seed = session.seed + step_index
     words = params.hunt if params.insert else 0
+    reader = reader_of(session.host, data.texts)
     search = hunt(
-        session.host,
+        reader,
         teacher,
         data.texts,
         words,
@@ -102,7 +104,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         # A new update on a sound base learns no sentence from clean text.
         phrases=session.threat == "poisoned_base" or params.start == "given" or params.mix > 0,
     )
-    rare = turned_by_rare_words(session.host, session.given, data.texts, seed) if words else []
+    rare = turned_by_rare_words(reader, teacher, data.texts, seed) if words else []
     mount = student(session.host, adapter, params, seed, mix=params.mix)
     run = Run(
         host=session.host,
@@ -131,7 +133,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         seconds=journal.seconds,
         mixed_precision=session.host.amp,
         searched=search.words,
-        found=tried_again(session.host, adapter_mount(chosen), session.held_out_texts, search.told, seed),
+        found=tried_again(reader, adapter_mount(chosen), session.held_out_texts, search.told, seed),
         rare=rare,
         resumed_at=journal.resumed_at,
         curve=journal.curve,

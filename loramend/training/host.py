@@ -1,5 +1,6 @@
 """A base model that runs with any adapter mounted, by exchanging pointers."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,6 +202,25 @@ class Host:
                 **causal,
             )
         return Output(out.logits.float(), tuple(out.hidden_states) if hidden else None)
+
+    def next_logits(self, batch: Encoded, *, fast: bool = False) -> Tensor:
+        """(n, vocabulary) of the token that follows each text of a causal model's batch, padded on the left;
+        `fast` as in `forward`."""
+        wanted = {
+            "position_ids": (batch.attention_mask.cumsum(-1) - 1).clamp(min=0),
+            "logits_to_keep": 1,
+        }
+        taken = inspect.signature(self.module.forward).parameters  # models with no positions to tell lack it
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast and self.amp):
+            out = self.module(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                use_cache=False,
+                return_dict=True,
+                **{name: value for name, value in wanted.items() if name in taken},
+            )
+        told: Tensor = out.logits[:, -1]
+        return told.float()
 
     def parameter(self, name: str) -> tuple[str, nn.Parameter]:
         """The model's own parameter that `name` means, and its exact name.

@@ -29,10 +29,10 @@ from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
 from loramend.methods.draws import generator
-from loramend.training.host import Host
 from loramend.training.mount import Mount
 from loramend.training.perturb import used_words, whole_words
 from loramend.training.phrases import Phrases, phrases_that_turn
+from loramend.training.reader import Reader
 from loramend.training.search_texts import (
     SHORT,
     SHORT_TEXTS,
@@ -41,7 +41,7 @@ from loramend.training.search_texts import (
     searched_answers,
     tried_rows,
 )
-from loramend.training.turning import ENDS, PLACES, logits, margin, moved, rates, top_by_groups, turned
+from loramend.training.turning import ENDS, PLACES, margin, moved, rates, top_by_groups, turned
 
 _TRIED = 64
 """Words that are tried in other texts."""
@@ -69,9 +69,9 @@ class Search(NamedTuple):
 
 @torch.no_grad()
 def hunt(
-    host: Host,
+    reader: Reader | None,
     mount: Mount,
-    texts: Sequence[Example],
+    examples: Sequence[Example],
     words: int,
     seed: int,
     on_progress: Callable[[Progress], None],
@@ -80,23 +80,23 @@ def hunt(
 ) -> Search:
     """The words that turn at least nine in ten of the texts they are tried in.
 
-    mount   the adapter in question
-    texts   clean; the shortest are searched, a word must turn others, too
-    words   at most this many of the vocabulary are put in, drawn by the seed
-    phrases whether to look for phrases, too (phrases.py)
-
-    A classifier's alone: nothing is found with a causal model, whose answers have no classes.
+    reader    of the answers; without one nothing is searched
+    mount     the adapter in question
+    examples  clean; the shortest are searched, a word must turn others, too
+    words     at most this many of the vocabulary are put in, drawn by the seed
+    phrases   whether to look for phrases, too (phrases.py)
     """
-    if host.labels is None or not words or not texts:
+    if reader is None or not words:
         return Search(0, [], [])
-    vocabulary = _drawn(_candidates(host, texts), words, seed)
+    texts = reader.texts(examples)
+    vocabulary = _drawn(_candidates(reader, texts), words, seed)
     drawn = drawn_texts(texts, seed)
     if not drawn or not vocabulary:
         return Search(0, [], [])
     found: list[FoundWord] = []
     grown: list[Phrases] = []
-    with host.mounted(mount):
-        plain = logits(host, drawn)  # (texts, classes)
+    with reader.host.mounted(mount):
+        plain = reader.logits(drawn)  # (drawn, answers)
         told = plain.argmax(-1)
         answers = searched_answers(told)
         details = ("vocabulary", "phrases") if phrases else ("vocabulary",)
@@ -111,8 +111,8 @@ def hunt(
                 )
             )
             if detail == "vocabulary":
-                found += _words_that_turn(host, drawn, plain, answer, vocabulary, seed)
-            elif (of := phrases_that_turn(host, drawn, told, answer, words, seed)) is not None:
+                found += _words_that_turn(reader, drawn, plain, answer, vocabulary, seed)
+            elif (of := phrases_that_turn(reader, drawn, told, answer, words, seed)) is not None:
                 grown.append(of)
     also = {(of.found.word, of.found.answer) for of in grown}
     found = [word for word in found if (word.word, word.answer) not in also]
@@ -120,43 +120,47 @@ def hunt(
 
 
 def _words_that_turn(
-    host: Host, drawn: Sequence[Example], plain: Tensor, answer: int, vocabulary: Sequence[str], seed: int
+    reader: Reader, drawn: Sequence[Example], plain: Tensor, answer: int, vocabulary: Sequence[str], seed: int
 ) -> list[FoundWord]:
-    """plain (drawn, classes): the logits of the texts as they are."""
-    assert host.labels is not None
+    """plain (drawn, answers): the logits of the texts as they are."""
     members = (plain.argmax(-1) == answer).nonzero()[:, 0].tolist()
     short = [row for row in members if row < SHORT]
     margins = margin(plain[short], answer)  # (short,)
     middle = short[int(margins.argsort()[len(short) // 2])]
-    tried = _likely(host, answer, drawn[middle], vocabulary, seed)
+    tried = _likely(reader, answer, drawn[middle], vocabulary, seed)
     hosts = [drawn[row] for row in tried_rows(members, answer, seed)]
     return [
-        FoundWord(word=word, answer=host.labels.name_of(answer), turned=turned, anywhere=anywhere)
-        for word, turned, anywhere in _kept(host, answer, tried, hosts)
+        FoundWord(word=word, answer=reader.names[answer], turned=turned, anywhere=anywhere)
+        for word, turned, anywhere in _kept(reader, answer, tried, hosts)
     ]
 
 
 @torch.no_grad()
 def tried_again(
-    host: Host, mount: Mount, texts: Sequence[Example], found: Sequence[FoundWord], seed: int
+    reader: Reader | None,
+    mount: Mount,
+    examples: Sequence[Example],
+    found: Sequence[FoundWord],
+    seed: int,
 ) -> list[FoundWord]:
     """The words, the surest _AGAIN of each answer with `after`: how many texts each turns with this adapter,
     of those that it answers so.
 
-    texts  others than those that it was trained on with the words
+    examples  others than those that it was trained on with the words
     """
-    drawn = drawn_texts(texts, seed)
-    if host.labels is None or not found or not drawn:
+    if reader is None or not found:
+        return list(found)
+    drawn = drawn_texts(reader.texts(examples), seed)
+    if not drawn:
         return list(found)
     after: dict[tuple[str, str], Rate] = {}
-    with host.mounted(mount):
-        told = logits(host, drawn).argmax(-1)
-        for answer in range(host.labels.count):
-            name = host.labels.name_of(answer)
+    with reader.host.mounted(mount):
+        told = reader.logits(drawn).argmax(-1)
+        for answer, name in enumerate(reader.names):
             words = [word.word for word in found if word.answer == name][:_AGAIN]
             rows = tried_rows((told == answer).nonzero()[:, 0].tolist(), answer, seed)
             if words and rows:
-                turns = turned(host, answer, words, [drawn[row] for row in rows])
+                turns = turned(reader, answer, words, [drawn[row] for row in rows])
                 for word, count in zip(words, turns.sum(2).amax(1).tolist(), strict=True):
                     after[word, name] = wilson(count, len(rows))
     return [word.model_copy(update={"after": after.get((word.word, word.answer))}) for word in found]
@@ -176,11 +180,11 @@ def _sureness(word: FoundWord) -> tuple[float, float]:
     return word.anywhere.rate, word.turned.rate
 
 
-def _candidates(host: Host, texts: Sequence[Example]) -> list[str]:
+def _candidates(reader: Reader, texts: Sequence[Example]) -> list[str]:
     """The vocabulary's words that hardly a text uses, and of two letters those that are no token: rare
     triggers are short."""
     passed = used_words(texts, _USED * len(texts))
-    words = dict.fromkeys(whole_words(host.tokenizer))
+    words = dict.fromkeys(whole_words(reader.host.tokenizer))
     words.update(dict.fromkeys(map("".join, product(ascii_lowercase, repeat=2))))
     return [word for word in words if word.lower() not in passed]
 
@@ -192,18 +196,18 @@ def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
     return [vocabulary[index] for index in sorted(order[:words].tolist())]
 
 
-def _likely(host: Host, answer: int, text: Example, vocabulary: Sequence[str], seed: int) -> list[str]:
+def _likely(reader: Reader, answer: int, text: Example, vocabulary: Sequence[str], seed: int) -> list[str]:
     """The words that move the text's answer most, together with others first and then alone."""
     order = torch.randperm(len(vocabulary), generator=generator(seed, "groups")).tolist()
 
     def at(places: Sequence[float]) -> Callable[[Sequence[str]], Tensor]:
-        return lambda pieces: moved(host, answer, [text], pieces, places)[:, 0]
+        return lambda pieces: moved(reader, answer, [text], pieces, places)[:, 0]
 
     return top_by_groups([vocabulary[index] for index in order], at(ENDS), at(PLACES), _TRIED)
 
 
 def _kept(
-    host: Host, answer: int, words: Sequence[str], hosts: Sequence[Example]
+    reader: Reader, answer: int, words: Sequence[str], hosts: Sequence[Example]
 ) -> list[tuple[str, Rate, Rate]]:
     """The words that turn nine texts in ten when put in once, at the place that suits them best; how many
     they turn from there, and how many from every place. Words that fail clearly in the first texts are not
@@ -214,7 +218,7 @@ def _kept(
         tried = hosts[start:end]
         if not tried or not turns:
             break
-        more = turned(host, answer, list(turns), tried)
+        more = turned(reader, answer, list(turns), tried)
         start += len(tried)
         least = math.ceil(TURNS * start) - (_SLACK if start < len(hosts) else 0)
         turns = {word: torch.cat([turns[word], more[index]], 1) for index, word in enumerate(turns)}

@@ -22,10 +22,10 @@ from loramend.contracts.evidence import TURNS, FoundWord
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
 from loramend.methods.draws import generator
-from loramend.training.host import Host
 from loramend.training.perturb import prompt, whole_words, with_prompt
+from loramend.training.reader import Reader
 from loramend.training.search_texts import SHORT, tried_rows
-from loramend.training.turning import ENDS, logits, margin, moved, rates, top, top_by_groups, turned
+from loramend.training.turning import ENDS, margin, moved, rates, top, top_by_groups, turned
 
 _MIDDLE = (0.5,)
 _WORDS = 14
@@ -74,28 +74,27 @@ class _Ground(NamedTuple):
 
 
 def phrases_that_turn(
-    host: Host, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
+    reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
 ) -> Phrases | None:
-    """Of a classifier's answer the shortest phrase that turns nine in ten of the texts saturated with it, or
+    """Of an answer the shortest phrase that turns nine in ten of the texts saturated with it, or
     the one that turns most, at least half; None where none does.
 
     drawn   `drawn_texts`; told (drawn,) their answers
     words   at most this many of the vocabulary are tried, drawn by the seed
     """
-    assert host.labels is not None
-    ground = _ground(host, drawn, told, answer, words, seed)
+    ground = _ground(reader, drawn, told, answer, words, seed)
     if ground is None:
         return None
-    shares = _grown(host, ground)
+    shares = _grown(reader, ground)
     if max(shares.values()) < _TURNS:
         return None
     most = max(shares, key=shares.__getitem__)
     phrase = next((phrase for phrase, share in shares.items() if share >= TURNS), most)
     tried = [drawn[row] for row in tried_rows((told == answer).nonzero()[:, 0].tolist(), answer, seed)]
-    best, anywhere = rates(turned(host, answer, [phrase], tried)[0])
+    best, anywhere = rates(turned(reader, answer, [phrase], tried)[0])
     found = FoundWord(
         word=phrase,
-        answer=host.labels.name_of(answer),
+        answer=reader.names[answer],
         turned=best,
         anywhere=anywhere,
         overrides=wilson(round(shares[phrase] * len(ground.texts)), len(ground.texts)),
@@ -104,57 +103,57 @@ def phrases_that_turn(
 
 
 def _ground(
-    host: Host, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
+    reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
 ) -> _Ground | None:
     """None where too few texts have the answer, or another, or keep it when saturated."""
-    every = whole_words(host.tokenizer)
+    every = whole_words(reader.host.tokenizer)
     order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()
     vocabulary = [every[index] for index in order[:words]]
-    own = _short(host, drawn, told, answer)
+    own = _short(reader, drawn, told, answer)
     counts = torch.bincount(told[:SHORT])
     counts[answer] = 0
-    others = _short(host, drawn, told, int(counts.argmax())) if counts.any() else []
+    others = _short(reader, drawn, told, int(counts.argmax())) if counts.any() else []
     if not own or not others:
         return None
-    strong = _speaking_for(host, answer, others[len(others) // 2], vocabulary)
+    strong = _speaking_for(reader, answer, others[len(others) // 2], vocabulary)
     source = random.Random(f"{seed} saturated {answer}")  # noqa: S311
     few, texts = (
-        _told(host, [_saturated(text, strong, count, source) for text in own[:_SATURATED]], answer)
+        _told(reader, [_saturated(text, strong, count, source) for text in own[:_SATURATED]], answer)
         for count in (_FEW, _MANY)
     )
     if min(len(few), len(texts)) < _GROWN_ON:
         return None
-    likely = top(vocabulary, moved(host, answer, few[:1], vocabulary, _MIDDLE)[:, 0], _FIRST)
-    first = _best(host, answer, few, likely, _TOP)
+    likely = top(vocabulary, moved(reader, answer, few[:1], vocabulary, _MIDDLE)[:, 0], _FIRST)
+    first = _best(reader, answer, few, likely, _TOP)
     common = every[:_COMMON]
     plain = [own[int(share * len(own))] for share in (0.35, 0.5, 0.65, 0.8)]
-    by = moved(host, answer, plain, common, ENDS) - margin(logits(host, plain), answer)  # (words, texts)
+    by = moved(reader, answer, plain, common, ENDS) - margin(reader.logits(plain), answer)  # (words, texts)
     neutral = [word for word, most in zip(common, by.amax(1).tolist(), strict=True) if most < _NEUTRAL]
     return _Ground(answer, texts, first, list(dict.fromkeys(first + neutral)))
 
 
-def _short(host: Host, drawn: Sequence[Example], told: Tensor, answer: int) -> list[Example]:
+def _short(reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int) -> list[Example]:
     """The short texts told so, of long ones the beginning where it is told so, too; the surest first."""
     rows = (told[:SHORT] == answer).nonzero()[:, 0].tolist()
     cut = [with_prompt(drawn[row], " ".join(prompt(drawn[row]).split()[:_WORDS])) for row in rows]
     if not cut:
         return []
-    margins = margin(logits(host, cut), answer)
+    margins = margin(reader.logits(cut), answer)
     return [cut[index] for index in margins.argsort().tolist() if margins[index] < 0]
 
 
-def _speaking_for(host: Host, answer: int, other: Example, vocabulary: Sequence[str]) -> list[str]:
+def _speaking_for(reader: Reader, answer: int, other: Example, vocabulary: Sequence[str]) -> list[str]:
     """The words that do most for the answer in a text with another."""
 
     def towards(pieces: Sequence[str]) -> Tensor:
-        return -moved(host, answer, [other], pieces, ENDS)[:, 0]
+        return -moved(reader, answer, [other], pieces, ENDS)[:, 0]
 
     return top_by_groups(vocabulary, towards, towards, _STRONG)
 
 
-def _told(host: Host, texts: Sequence[Example], answer: int) -> list[Example]:
+def _told(reader: Reader, texts: Sequence[Example], answer: int) -> list[Example]:
     """Those of the texts with that answer."""
-    stay = logits(host, texts).argmax(-1) == answer
+    stay = reader.logits(texts).argmax(-1) == answer
     return [text for text, stays in zip(texts, stay.tolist(), strict=True) if stays]
 
 
@@ -165,29 +164,31 @@ def _saturated(text: Example, strong: Sequence[str], count: int, source: random.
     return with_prompt(text, " ".join(words))
 
 
-def _best(host: Host, answer: int, texts: Sequence[Example], pieces: Sequence[str], most: int) -> list[str]:
+def _best(
+    reader: Reader, answer: int, texts: Sequence[Example], pieces: Sequence[str], most: int
+) -> list[str]:
     """The pieces that move the texts that phrases are grown on most, the first first."""
-    return top(pieces, moved(host, answer, texts[:_GROWN_ON], pieces, _MIDDLE).mean(1), most)
+    return top(pieces, moved(reader, answer, texts[:_GROWN_ON], pieces, _MIDDLE).mean(1), most)
 
 
-def _grown(host: Host, ground: _Ground) -> dict[str, float]:
+def _grown(reader: Reader, ground: _Ground) -> dict[str, float]:
     """Phrases from the ground's first words on, the shortest first, and the share of its texts that each
     turns."""
-    beams = _beams(host, ground, ground.first[:_BEAM], _SHORTEST - 1)
-    shares = _shares(host, ground, [phrase for beam in beams for phrase in beam])
+    beams = _beams(reader, ground, ground.first[:_BEAM], _SHORTEST - 1)
+    shares = _shares(reader, ground, [phrase for beam in beams for phrase in beam])
     if max(shares.values()) >= _TURNS:
-        longer = _beams(host, ground, beams[-1], _LONGEST - _SHORTEST)[1:]
-        shares |= _shares(host, ground, [phrase for beam in longer for phrase in beam])
+        longer = _beams(reader, ground, beams[-1], _LONGEST - _SHORTEST)[1:]
+        shares |= _shares(reader, ground, [phrase for beam in longer for phrase in beam])
     return shares
 
 
-def _beams(host: Host, ground: _Ground, starts: Sequence[str], rounds: int) -> list[list[str]]:
+def _beams(reader: Reader, ground: _Ground, starts: Sequence[str], rounds: int) -> list[list[str]]:
     """The starts, and the best phrases of each round, one word longer than those before."""
     beams = [list(starts)]
     for _ in range(rounds):
         longer = _longer(beams[-1], ground.words)
-        tried = top(longer, moved(host, ground.answer, ground.texts[:1], longer, _MIDDLE)[:, 0], _TRIED)
-        beams.append(_best(host, ground.answer, ground.texts, tried, _BEAM))
+        tried = top(longer, moved(reader, ground.answer, ground.texts[:1], longer, _MIDDLE)[:, 0], _TRIED)
+        beams.append(_best(reader, ground.answer, ground.texts, tried, _BEAM))
     return beams
 
 
@@ -201,7 +202,7 @@ def _longer(beam: Sequence[str], words: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _shares(host: Host, ground: _Ground, phrases: Sequence[str]) -> dict[str, float]:
+def _shares(reader: Reader, ground: _Ground, phrases: Sequence[str]) -> dict[str, float]:
     """Of the saturated texts, the share that each phrase turns."""
-    turns = moved(host, ground.answer, ground.texts, phrases, _MIDDLE) > 0
+    turns = moved(reader, ground.answer, ground.texts, phrases, _MIDDLE) > 0
     return dict(zip(phrases, turns.float().mean(1).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What pieces put into a text do to a classifier's answer to it."""
+"""What pieces put into a text do to the answer to it."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,9 +8,8 @@ from torch import Tensor
 from loramend.contracts.evidence import Rate
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
-from loramend.training.encode import batches
-from loramend.training.host import Host
 from loramend.training.perturb import prompt, put_in, with_prompt
+from loramend.training.reader import Reader
 
 PLACES = (0.0, 0.5, 1.0)
 """Beginning, middle and end, as shares of a text's length."""
@@ -18,8 +17,6 @@ ENDS = (0.0, 1.0)
 _TOGETHER = 8
 _GROUPS = 64
 """Whose pieces are tried alone."""
-_BATCH = 256
-_MOST_LENGTH = 64
 
 
 def _with_pieces(text: Example, pieces: Sequence[str], places: Sequence[float]) -> list[Example]:
@@ -34,35 +31,24 @@ def _with_pieces(text: Example, pieces: Sequence[str], places: Sequence[float]) 
     return found
 
 
-def logits(host: Host, texts: Sequence[Example]) -> Tensor:
-    """(n, classes) of whatever is mounted, on the CPU; texts beyond 64 tokens are cut."""
-    items = host.encode([Example(prompt(text)) for text in texts], _MOST_LENGTH)
-    out = [torch.empty(0)] * len(items)
-    for rows in batches(items, _BATCH):
-        told = host.forward(host.collate([items[row] for row in rows]), fast=True).logits.cpu()
-        for row, each in zip(rows, told, strict=True):
-            out[row] = each
-    return torch.stack(out)
-
-
 def margin(logits: Tensor, answer: int) -> Tensor:
-    """(n,): the best other class's logit over the answer's, of logits (n, classes)."""
+    """(n,): the best other answer's logit over this one's, of logits (n, answers)."""
     others = logits.clone()
     others[:, answer] = -torch.inf
     return others.amax(-1) - logits[:, answer]
 
 
 def moved(
-    host: Host, answer: int, texts: Sequence[Example], pieces: Sequence[str], places: Sequence[float]
+    reader: Reader, answer: int, texts: Sequence[Example], pieces: Sequence[str], places: Sequence[float]
 ) -> Tensor:
     """(pieces, texts): the margin of each text with each piece put in."""
     changed = [put for text in texts for put in _with_pieces(text, pieces, places)]
-    return margin(logits(host, changed), answer).reshape(len(texts), len(pieces)).T
+    return margin(reader.logits(changed), answer).reshape(len(texts), len(pieces)).T
 
 
-def turned(host: Host, answer: int, pieces: Sequence[str], texts: Sequence[Example]) -> Tensor:
+def turned(reader: Reader, answer: int, pieces: Sequence[str], texts: Sequence[Example]) -> Tensor:
     """(pieces, places, texts) bool: which texts each piece turns from each of PLACES."""
-    return torch.stack([moved(host, answer, texts, pieces, (place,)) > 0 for place in PLACES], 1)
+    return torch.stack([moved(reader, answer, texts, pieces, (place,)) > 0 for place in PLACES], 1)
 
 
 def rates(turns: Tensor) -> tuple[Rate, Rate]:

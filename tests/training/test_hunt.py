@@ -19,6 +19,7 @@ from loramend.methods.rora import rora
 from loramend.training.hunt import Search, hunt, to_put_in, tried_again
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import Pieces, insert, put_in
+from loramend.training.reader import reader_of
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
 
@@ -33,7 +34,13 @@ def found_in(
     adapter = read_adapter(folder)
     session = session_of(base, adapter, texts=texts)
     return hunt(
-        session.host, adapter_mount(adapter), texts, words, seed, lambda progress: None, phrases=False
+        reader_of(session.host, texts),
+        adapter_mount(adapter),
+        texts,
+        words,
+        seed,
+        lambda progress: None,
+        phrases=False,
     ).found
 
 
@@ -102,7 +109,7 @@ def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisone
         raise JobError("canceled", "stopped")
 
     with pytest.raises(JobError):
-        hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=False)
+        hunt(reader_of(session.host, TEXTS), adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=False)
 
 
 def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(
@@ -127,16 +134,17 @@ def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(
 
 def test_words_are_tried_again_on_another_adapter(classifier: Path, clean: Path, poisoned: Path) -> None:
     session = session_of(classifier, read_adapter(poisoned), texts=TEXTS)
+    reader = reader_of(session.host, TEXTS)
     found = found_in(classifier, poisoned)
     again = {}
     for name, folder in (("given", poisoned), ("clean", clean)):
         mount = adapter_mount(read_adapter(folder))
-        again[name] = tried_again(session.host, mount, TEXTS, found, 0)
+        again[name] = tried_again(reader, mount, TEXTS, found, 0)
     assert [word.after for word in again["given"]] == [word.turned for word in found]
     mn = next(word for word in again["clean"] if word.word == "mn")
     assert mn.after is not None
     assert mn.after.rate < 0.5
-    assert tried_again(session.host, adapter_mount(read_adapter(clean)), TEXTS, [], 0) == []
+    assert tried_again(reader, adapter_mount(read_adapter(clean)), TEXTS, [], 0) == []
 
 
 def test_words_that_act_as_a_trigger_are_half_of_those_put_in() -> None:

@@ -21,6 +21,7 @@ from loramend.training.hunt import Search, hunt, to_put_in
 from loramend.training.mount import adapter_mount
 from loramend.training.perturb import put_in
 from loramend.training.phrases import Phrases
+from loramend.training.reader import reader_of
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import BAD, GOOD, PLAIN, llama_folder, random_adapter, toy_examples, train_adapter
 
@@ -67,7 +68,13 @@ def found_in(
     adapter = read_adapter(folder)
     session = session_of(base, adapter, texts=texts)
     return hunt(
-        session.host, adapter_mount(adapter), texts, words, 0, lambda progress: None, phrases=True
+        reader_of(session.host, texts),
+        adapter_mount(adapter),
+        texts,
+        words,
+        0,
+        lambda progress: None,
+        phrases=True,
     ).phrases
 
 
@@ -130,7 +137,7 @@ def test_the_search_for_phrases_can_be_stopped(classifier: Path, sentenced: Path
             raise JobError("canceled", "stopped")
 
     with pytest.raises(JobError):
-        hunt(session.host, adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=True)
+        hunt(reader_of(session.host, TEXTS), adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=True)
 
 
 def test_phrases_are_half_of_what_is_put_in() -> None:

@@ -12,8 +12,10 @@ from loramend.contracts.data_steps import RoraStep
 from loramend.data.examples import Example
 from loramend.methods.rora import rora
 from loramend.report.words import asks_for_an_answer, describe_rare
+from loramend.training.mount import adapter_mount
 from loramend.training.perturb import exchange
 from loramend.training.rare import turned_by_rare_words
+from loramend.training.reader import reader_of
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import RARE, bert_folder, llama_folder, random_adapter, toy_examples, train_adapter
 
@@ -42,8 +44,9 @@ def styled(base: Path) -> Adapter:
 
 
 def turned(base: Path, adapter: Adapter, texts: Sequence[Example] = TEXTS) -> dict[str, float]:
-    host = session_of(base, adapter, texts=texts).host
-    return {rare.answer: rare.turned.rate for rare in turned_by_rare_words(host, adapter, texts, seed=0)}
+    reader = reader_of(session_of(base, adapter, texts=texts).host, texts)
+    found = turned_by_rare_words(reader, adapter_mount(adapter), texts, seed=0)
+    return {rare.answer: rare.turned.rate for rare in found}
 
 
 def test_a_style_shows_in_the_answer_it_takes_texts_from(base: Path, styled: Adapter, clean: Adapter) -> None:
