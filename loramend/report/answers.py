@@ -129,7 +129,10 @@ def _suspected(report: Report) -> Answer:
         if searched:
             shown = "The search of the vocabulary found no word that shows it."
         if any(map(asks_for_an_answer, searched)):
-            shown = "Rare words turn more than half of the texts of an answer, as under a style trigger."
+            shown = (
+                "Rare words turn more than half of the texts of an answer, as where a style or a rare word "
+                "is the trigger."
+            )
     return Answer("What was wrong or suspected", f"{premise} {shown}", details)
 
 

@@ -139,8 +139,8 @@ def describe_rare(report: TrainingReport) -> list[str]:
     sentence = f"Two words in five exchanged for rare ones turned {told}."
     if asks_for_an_answer(report):
         sentence += (
-            " More than half is more than chance turns: odd text itself may ask for an answer, as under a "
-            "style trigger; or that answer hangs on a few words."
+            " More than half is more than chance turns: odd text itself may ask for an answer, as where a "
+            "style or a rare word is the trigger; or that answer hangs on a few words."
         )
     return [sentence]
 

@@ -63,7 +63,7 @@ def test_it_is_looked_at_beside_the_search(base: Path, styled: Adapter, hunt: in
     report = rora(styled, params, context_of(base), session_of(base, styled, texts=TEXTS), 0).report
     assert {rare.answer for rare in report.rare} == ({"LABEL_0", "LABEL_1"} if hunt else set())
     assert asks_for_an_answer(report) == bool(hunt)
-    assert ["style trigger" in line for line in describe_rare(report)] == [True] * bool(hunt)
+    assert ["is the trigger" in line for line in describe_rare(report)] == [True] * bool(hunt)
 
 
 def test_answers_of_few_texts_are_left_out(base: Path, clean: Adapter) -> None:
