@@ -1,7 +1,7 @@
 """Makes backdoored adapters and base models, repairs them with every method, and writes what came out.
 
     python -m benchmarks.backdoors --data DIR --out DIR            the whole plan: hours
-    python -m benchmarks.backdoors --data DIR --out DIR --quick    five to six minutes on two cores
+    python -m benchmarks.backdoors --data DIR --out DIR --quick    about ten minutes on two cores
     python -m benchmarks.backdoors … --list --only '*/insent/0/*'  what there is to do, and what is done
 
 DIR holds a folder a task with train.json, dev.json and test.json: `sentence` and `label` a line. What a run
@@ -110,7 +110,8 @@ def setting_of(args: argparse.Namespace) -> Setting:
         data=args.data,
         out=args.out,
         bases=bases,
-        threats=tuple(args.threats or THREATS),
+        # A poisoned base's cells wait for each other longest: a quick run begins with them.
+        threats=tuple(args.threats or (THREATS[::-1] if quick else THREATS)),
         tasks=tuple(args.tasks or (("sst-2",) if quick else ("sst-2", "cr"))),
         attacks=tuple(args.attacks or (("insent",) if quick else DEFAULT_ATTACKS)),
         seeds=tuple(args.seeds or ((0,) if quick else (0, 1, 2))),
