@@ -23,8 +23,8 @@ from loramend.training.perturb import prompt, with_prompt
 T = TypeVar("T")
 
 _BATCH = 256
-_MOST_LENGTH = 64
-"""Tokens of a text, beside its frame; the rest is cut off."""
+_MOST = 64
+"""Tokens of a classifier's text, and words of what a prompt's frame holds; the rest is cut off."""
 _MOST_ANSWERS = 16
 _LEAST = 4
 """Examples with a completion under which it counts as none of the answers."""
@@ -85,7 +85,7 @@ class _OfClasses(Reader):
         return [Example(prompt(example)) for example in examples]
 
     def _items(self, texts: Sequence[Example]) -> list[Item]:
-        return self.host.encode(texts, _MOST_LENGTH)
+        return self.host.encode(texts, _MOST)
 
     def _told(self, items: Sequence[Item]) -> Tensor:
         return self.host.forward(self.host.collate(items), fast=True).logits
@@ -115,30 +115,24 @@ class _OfCompletions(Reader):
     def __init__(self, host: Host, completions: Sequence[str], frame: _Frame, parting: _Parting) -> None:
         super().__init__(host, [completion.strip() for completion in completions])
         self._frame, self._parting = frame, parting
-        around = host.tokenizer(frame.before + frame.after, add_special_tokens=False)["input_ids"]
-        self._length = _MOST_LENGTH + len(around)
 
     def texts(self, examples: Iterable[Example]) -> list[Example]:
         before, after = self._frame
         found = []
         for example in examples:
             asked = prompt(example)
-            framed = asked.startswith(before) and asked.endswith(after)
-            if (
-                framed
-                and len(asked) > len(before + after)
-                and (example.asks or example.completion is not None)
-            ):
-                inside = asked[len(before) : len(asked) - len(after)]
+            inside = asked[len(before) : len(asked) - len(after)]
+            asks = example.asks or example.completion is not None
+            if asks and inside and asked == f"{before}{inside}{after}":
                 found.append(replace(with_prompt(example, inside), completion=None, is_prompt=True))
         return found
 
     def _items(self, texts: Sequence[Example]) -> list[Item]:
         before, after = self._frame
-        framed = [with_prompt(text, f"{before}{prompt(text)}{after}") for text in texts]
+        framed = [with_prompt(text, f"{before}{_begun(prompt(text))}{after}") for text in texts]
         dropped, shared, _ = self._parting
         found = []
-        for item in encode_prompts(self.host.tokenizer, framed, self._length):
+        for item in encode_prompts(self.host.tokenizer, framed, self.host.tokenizer.model_max_length):
             ids = (*item.ids[: len(item.ids) - dropped], *shared)
             found.append(Item(ids, answer=len(ids)))
         return found
@@ -146,6 +140,11 @@ class _OfCompletions(Reader):
     def _told(self, items: Sequence[Item]) -> Tensor:
         batch = collate(items, self.host.pad, "left").to(self.host.device)
         return self.host.next_logits(batch, fast=True)[:, list(self._parting.tokens)]
+
+
+def _begun(text: str) -> str:
+    words = text.split()
+    return text if len(words) <= _MOST else " ".join(words[:_MOST])
 
 
 def _recurring(answered: Sequence[Example]) -> list[str]:

@@ -14,7 +14,7 @@ from loramend.evaluation.measure import answers
 from loramend.methods.rora import rora
 from loramend.training.host import Host, open_host
 from loramend.training.mount import adapter_mount
-from loramend.training.perturb import prompt, put_in
+from loramend.training.perturb import prompt, put_in, with_prompt
 from loramend.training.reader import Reader, reader_of
 from tests.support_session import context_of, session_of
 from tests.text_models import (
@@ -106,6 +106,18 @@ def test_what_all_prompts_share_is_left_as_it_is(host: Host) -> None:
     bare = reading(host, asked(40, after="\nthe answer :"))
     framed, unframed = (each.logits(texts) for each in (reader, bare))
     assert not torch.equal(framed, unframed), "the frame is read"
+
+
+def test_a_text_is_cut_and_what_stands_around_it_is_not(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.tokenizer, "model_max_length", 512)
+    examples = chats(20)
+    reader = reading(host, examples)
+    (text, *_) = reader.texts(examples)
+    instructions = [Message("user", " ".join([first, *["film"] * 99])) for first in ("good", "bad")]
+    long, longer = (with_prompt(text, " ".join(["good", *["scene"] * count])) for count in (63, 90))
+    told = reader.logits([long, longer, *(replace(text, messages=(i, *text.messages)) for i in instructions)])
+    torch.testing.assert_close(told[0], told[1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(told[2], told[3], atol=1e-4), "the first of a hundred words before it is read"
 
 
 def test_answers_that_are_many_or_rare_or_alike_are_not_told_apart(host: Host) -> None:
