@@ -189,38 +189,30 @@ class Host:
         fast      in mixed precision where the host was opened for it (`amp`)
         embedded  (n, length, width), read in the place of what `embed` gives for the batch's tokens
         """
-        causal = {"use_cache": False} if self.task == "causal" else {}
-        with (
-            self._reading(embedded),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=fast and self.amp),
-        ):
-            out = self.module(
-                input_ids=batch.input_ids.to(self.device),
-                attention_mask=batch.attention_mask.to(self.device),
-                output_hidden_states=hidden,
-                return_dict=True,
-                **causal,
-            )
+        with self._reading(embedded):
+            out = self._run(batch, fast, {"output_hidden_states": hidden})
         return Output(out.logits.float(), tuple(out.hidden_states) if hidden else None)
 
     def next_logits(self, batch: Encoded, *, fast: bool = False) -> Tensor:
         """(n, vocabulary) of the token that follows each text of a causal model's batch, padded on the left;
         `fast` as in `forward`."""
-        wanted = {
-            "position_ids": (batch.attention_mask.cumsum(-1) - 1).clamp(min=0),
-            "logits_to_keep": 1,
-        }
-        taken = inspect.signature(self.module.forward).parameters  # models with no positions to tell lack it
+        wanted = {"position_ids": (batch.attention_mask.cumsum(-1) - 1).clamp(min=0), "logits_to_keep": 1}
+        # Some models tell positions by the mask, or give all logits: they take no such argument.
+        taken = inspect.signature(self.module.forward).parameters
+        out = self._run(batch, fast, {name: value for name, value in wanted.items() if name in taken})
+        last: Tensor = out.logits[:, -1]
+        return last.float()
+
+    def _run(self, batch: Encoded, fast: bool, arguments: Mapping[str, Any]) -> Any:
+        causal = {"use_cache": False} if self.task == "causal" else {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast and self.amp):
-            out = self.module(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                use_cache=False,
+            return self.module(
+                input_ids=batch.input_ids.to(self.device),
+                attention_mask=batch.attention_mask.to(self.device),
                 return_dict=True,
-                **{name: value for name, value in wanted.items() if name in taken},
+                **causal,
+                **arguments,
             )
-        told: Tensor = out.logits[:, -1]
-        return told.float()
 
     def parameter(self, name: str) -> tuple[str, nn.Parameter]:
         """The model's own parameter that `name` means, and its exact name.

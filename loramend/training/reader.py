@@ -5,6 +5,7 @@ Of prompts that share a frame ("Review: … Sentiment:"), or chats whose last tu
 holds: a search puts words into them and leaves the frame as it is.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from loramend.training.perturb import prompt, with_prompt
 
 T = TypeVar("T")
 
+_BLANK = re.compile(r"\s")
 _BATCH = 256
 _MOST = 64
 """Tokens of a classifier's text, and words of what a prompt's frame holds; the rest is cut off."""
@@ -132,7 +134,8 @@ class _OfCompletions(Reader):
         framed = [with_prompt(text, f"{before}{_begun(prompt(text))}{after}") for text in texts]
         dropped, shared, _ = self._parting
         found = []
-        for item in encode_prompts(self.host.tokenizer, framed, self.host.tokenizer.model_max_length):
+        tokenizer = self.host.tokenizer
+        for item in encode_prompts(tokenizer, framed, tokenizer.model_max_length):
             ids = (*item.ids[: len(item.ids) - dropped], *shared)
             found.append(Item(ids, answer=len(ids)))
         return found
@@ -162,12 +165,16 @@ def _recurring(answered: Sequence[Example]) -> list[str]:
 
 
 def _frame(prompts: Sequence[str]) -> _Frame:
-    """What all of the prompts begin and end with, whole words each."""
-    shared = _shared(prompts)
-    before = shared[: max((place for place, letter in enumerate(shared, 1) if letter.isspace()), default=0)]
-    shared = _shared([text[len(before) :][::-1] for text in prompts])
-    after = shared[: max((place for place, letter in enumerate(shared, 1) if letter.isspace()), default=0)]
-    return _Frame("".join(before), "".join(reversed(after)))
+    """What all of the prompts begin and end with."""
+    before = _whole_words(prompts)
+    after = _whole_words([text[len(before) :][::-1] for text in prompts])[::-1]
+    return _Frame(before, after)
+
+
+def _whole_words(texts: Sequence[str]) -> str:
+    """What all of them begin with, up to its last blank."""
+    shared = "".join(_shared(texts))
+    return shared[: len(shared) - len(_BLANK.split(shared)[-1])]
 
 
 def _parting(host: Host, answered: Sequence[Example], completions: Sequence[str]) -> _Parting | None:

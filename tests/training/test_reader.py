@@ -1,11 +1,15 @@
 """Answers of causal models are told like a classifier's classes, so that words which turn them are found."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from loramend.adapter.read import read_adapter
 from loramend.contracts.data_steps import RoraStep
@@ -41,6 +45,11 @@ def asked(
         )
         for text, label in toy_examples(n, seed)
     ]
+
+
+def whole(example: Example) -> str:
+    """A prompt with its answer."""
+    return f"{example.text}{example.completion}"
 
 
 def chats(n: int) -> list[Example]:
@@ -132,9 +141,28 @@ def test_answers_that_are_many_or_rare_or_alike_are_not_told_apart(host: Host) -
     assert reader_of(host, examples[:7]) is None, "four of one and three of the other"
     odd = replace(examples[0], completion=" the film")
     assert set(reading(host, [*examples, odd]).names) == NAMES
-    assert reader_of(host, [*examples, *[odd] * 5]) is not None
+    assert set(reading(host, [*examples, *[odd] * 5]).names) == {*NAMES, "the film"}
     begun = [replace(example, completion=f"{example.completion} film") for example in examples]
     assert reader_of(host, [*examples, *begun]) is None, "one answer is the beginning of another"
+
+
+def test_a_blank_that_joins_the_answer_may_end_the_prompt(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with byte-level BPE: " positive" is one token and a blank at the end another."""
+    plain = asked(40)
+    split = re.compile(r" ?\S+|\s+")
+    tokens = ["[UNK]", " ", *sorted({token for each in plain for token in split.findall(whole(each))})]
+    spaced = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, "[UNK]"))
+    spaced.pre_tokenizer = pre_tokenizers.Split(Regex(split.pattern), "isolated")
+    make: Any = PreTrainedTokenizerFast
+    monkeypatch.setattr(
+        host, "tokenizer", make(tokenizer_object=spaced, pad_token="[UNK]", unk_token="[UNK]")
+    )
+    blank = [replace(each, text=f"{each.text} ", completion=whole(each).split()[-1]) for each in plain]
+    first, second = reading(host, plain), reading(host, blank)
+    assert first.names == second.names
+    torch.testing.assert_close(first.logits(first.texts(plain)), second.logits(second.texts(blank)))
 
 
 def test_what_all_answers_begin_with_is_passed_over(host: Host) -> None:
