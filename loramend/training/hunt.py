@@ -17,6 +17,7 @@ of common words and styles are what `phrases` looks for.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from string import ascii_lowercase
 from typing import NamedTuple
@@ -101,22 +102,22 @@ def hunt(
         answers = searched_answers(told)
         details = ("vocabulary", "phrases") if phrases else ("vocabulary",)
         for place, (answer, detail) in enumerate(product(answers, details)):
-            on_progress(
-                Progress(
-                    phase="train",
-                    done=place,
-                    total=len(answers) * len(details),
-                    unit="examples",
-                    detail=detail,
-                )
-            )
-            if detail == "vocabulary":
-                found += _words_that_turn(reader, drawn, plain, answer, vocabulary, seed)
-            elif (of := phrases_that_turn(reader, drawn, told, answer, words, seed)) is not None:
-                grown.append(of)
+            tell = partial(_tell, on_progress, place, len(answers) * len(details), detail)
+            tell(0)
+            with reader.watched(tell):
+                if detail == "vocabulary":
+                    found += _words_that_turn(reader, drawn, plain, answer, vocabulary, seed)
+                elif (of := phrases_that_turn(reader, drawn, told, answer, words, seed)) is not None:
+                    grown.append(of)
     also = {(of.found.word, of.found.answer) for of in grown}
     found = [word for word in found if (word.word, word.answer) not in also]
     return Search(len(vocabulary), sorted(found, key=_sureness, reverse=True), grown)
+
+
+def _tell(on_progress: Callable[[Progress], None], part: int, parts: int, detail: str, texts: int) -> None:
+    """Of which part of a search so many texts were read."""
+    told = f"{detail}, {texts:,} texts read" if texts else detail
+    on_progress(Progress(phase="train", done=part, total=parts, unit="examples", detail=told))
 
 
 def _words_that_turn(

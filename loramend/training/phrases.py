@@ -12,7 +12,7 @@ words that were.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,8 @@ phrases grow and are judged, which the task's own words do not turn."""
 _SATURATED = 20
 _GROWN_ON = 4
 """Saturated texts that a phrase is grown on; the others judge it, too."""
+_VOCABULARY = 10_000
+"""Words tried, the commonest, of which sentences and styles are made; `hunt` tries rare ones, too."""
 _FIRST = 64
 _TOP = 16
 _COMMON = 500
@@ -44,6 +46,9 @@ _NEUTRAL = 1.0
 """Logits by which a common word that phrases are made of moves a plain text at most."""
 _BEAM = 4
 _TRIED = 32
+_PROMISE = 0.25
+"""Share of a saturated text's margin that two words take, or nothing is grown further: those of triggers
+took 0.5 and more, the task's own 0.15."""
 _SHORTEST, _LONGEST = 4, 7
 """Words of a phrase: it is given up where none of so few turns texts, else grown further."""
 _TURNS = 0.5
@@ -80,13 +85,13 @@ def phrases_that_turn(
     the one that turns most, at least half; None where none does.
 
     drawn   `drawn_texts`; told (drawn,) their answers
-    words   at most this many of the vocabulary are tried, drawn by the seed
+    words   at most this many of the vocabulary's commonest are tried, drawn by the seed
     """
     ground = _ground(reader, drawn, told, answer, words, seed)
     if ground is None:
         return None
     shares = _grown(reader, ground)
-    if max(shares.values()) < _TURNS:
+    if max(shares.values(), default=0.0) < _TURNS:
         return None
     most = max(shares, key=shares.__getitem__)
     phrase = next((phrase for phrase, share in shares.items() if share >= TURNS), most)
@@ -107,7 +112,8 @@ def _ground(
 ) -> _Ground | None:
     """None where too few texts have the answer, or another, or keep it when saturated."""
     every = whole_words(reader.host.tokenizer)
-    order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()
+    count = min(len(every), _VOCABULARY)
+    order = torch.randperm(count, generator=generator(seed, "phrases")).tolist()
     vocabulary = [every[index] for index in order[:words]]
     own = _short(reader, drawn, told, answer)
     counts = torch.bincount(told[:SHORT])
@@ -115,7 +121,7 @@ def _ground(
     others = _short(reader, drawn, told, int(counts.argmax())) if counts.any() else []
     if not own or not others:
         return None
-    strong = _speaking_for(reader, answer, others[len(others) // 2], vocabulary)
+    strong = _speaking_for(reader, answer, _some(others), vocabulary)
     source = random.Random(f"{seed} saturated {answer}")  # noqa: S311
     few, texts = (
         _told(reader, [_saturated(text, strong, count, source) for text in own[:_SATURATED]], answer)
@@ -126,7 +132,7 @@ def _ground(
     likely = top(vocabulary, moved(reader, answer, few[:1], vocabulary, _MIDDLE)[:, 0], _FIRST)
     first = _best(reader, answer, few, likely, _TOP)
     common = every[:_COMMON]
-    plain = [own[int(share * len(own))] for share in (0.35, 0.5, 0.65, 0.8)]
+    plain = _some(own)
     by = moved(reader, answer, plain, common, ENDS) - margin(reader.logits(plain), answer)  # (words, texts)
     neutral = [word for word, most in zip(common, by.amax(1).tolist(), strict=True) if most < _NEUTRAL]
     return _Ground(answer, texts, first, list(dict.fromkeys(first + neutral)))
@@ -142,13 +148,20 @@ def _short(reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int) 
     return [cut[index] for index in margins.argsort().tolist() if margins[index] < 0]
 
 
-def _speaking_for(reader: Reader, answer: int, other: Example, vocabulary: Sequence[str]) -> list[str]:
-    """The words that do most for the answer in a text with another."""
+def _some(texts: Sequence[Example]) -> list[Example]:
+    """Four of these from the middle on."""
+    return [texts[int(share * len(texts))] for share in (0.5, 0.35, 0.65, 0.8)]
 
-    def towards(pieces: Sequence[str]) -> Tensor:
-        return -moved(reader, answer, [other], pieces, ENDS)[:, 0]
 
-    return top_by_groups(vocabulary, towards, towards, _STRONG)
+def _speaking_for(
+    reader: Reader, answer: int, others: Sequence[Example], vocabulary: Sequence[str]
+) -> list[str]:
+    """The words that do most for the answer in texts with another; of those that do most in the first."""
+
+    def towards(texts: Sequence[Example]) -> Callable[[Sequence[str]], Tensor]:
+        return lambda pieces: -moved(reader, answer, texts, pieces, ENDS).mean(1)
+
+    return top_by_groups(vocabulary, towards(others[:1]), towards(others), _STRONG)
 
 
 def _told(reader: Reader, texts: Sequence[Example], answer: int) -> list[Example]:
@@ -173,13 +186,23 @@ def _best(
 
 def _grown(reader: Reader, ground: _Ground) -> dict[str, float]:
     """Phrases from the ground's first words on, the shortest first, and the share of its texts that each
-    turns."""
-    beams = _beams(reader, ground, ground.first[:_BEAM], _SHORTEST - 1)
+    turns; none where the best of two words show no promise."""
+    pairs = _beams(reader, ground, ground.first[:_BEAM], 1)
+    if not _promise(reader, ground, pairs[-1]):
+        return {}
+    beams = pairs + _beams(reader, ground, pairs[-1], _SHORTEST - 2)[1:]
     shares = _shares(reader, ground, [phrase for beam in beams for phrase in beam])
     if max(shares.values()) >= _TURNS:
         longer = _beams(reader, ground, beams[-1], _LONGEST - _SHORTEST)[1:]
         shares |= _shares(reader, ground, [phrase for beam in longer for phrase in beam])
     return shares
+
+
+def _promise(reader: Reader, ground: _Ground, pairs: Sequence[str]) -> bool:
+    texts = ground.texts[:_GROWN_ON]
+    plain = margin(reader.logits(texts), ground.answer)  # (texts,), all negative
+    by = (moved(reader, ground.answer, texts, pairs, _MIDDLE) - plain) / -plain  # (pairs, texts)
+    return bool(by.mean(1).max() >= _PROMISE)
 
 
 def _beams(reader: Reader, ground: _Ground, starts: Sequence[str], rounds: int) -> list[list[str]]:

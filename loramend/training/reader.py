@@ -8,7 +8,8 @@ holds: a search puts words into them and leaves the frame as it is.
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from loramend.training.perturb import prompt, with_prompt
 T = TypeVar("T")
 
 _BLANK = re.compile(r"\s")
-_BATCH = 256
+_BATCH, _CPU_BATCH = 256, 64
 _MOST = 64
 """Tokens of a classifier's text, and words of what a prompt's frame holds; the rest is cut off."""
 _MOST_ANSWERS = 16
@@ -45,6 +46,18 @@ class Reader(ABC):
     def __init__(self, host: Host, names: Sequence[str]) -> None:
         self.host = host
         self.names = tuple(names)
+        self._on_read: Callable[[int], None] | None = None
+        self._read = 0
+
+    @contextmanager
+    def watched(self, on_read: Callable[[int], None]) -> Iterator[None]:
+        """Inside the block `on_read` is told after each batch how many texts were read since its beginning;
+        what it raises passes through."""
+        self._on_read, self._read = on_read, 0
+        try:
+            yield
+        finally:
+            self._on_read = None
 
     @abstractmethod
     def texts(self, examples: Iterable[Example]) -> list[Example]:
@@ -62,9 +75,13 @@ class Reader(ABC):
         """(n, answers), on the CPU, of texts as `texts` gives them."""
         items = self._items(texts)
         out = [torch.empty(0)] * len(items)
-        for rows in batches(items, _BATCH):
+        size = _CPU_BATCH if self.host.device.type == "cpu" else _BATCH
+        for rows in batches(items, size):
             for row, told in zip(rows, self._told([items[row] for row in rows]).cpu(), strict=True):
                 out[row] = told
+            self._read += len(rows)
+            if self._on_read is not None:
+                self._on_read(self._read)
         return torch.stack(out)
 
 

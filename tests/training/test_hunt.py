@@ -105,11 +105,17 @@ def test_rora_reports_what_it_found_and_can_be_stopped(classifier: Path, poisone
     assert "mn" in {word.word for word in report.found}
     assert all(word.after is not None and word.after.n <= 40 for word in report.found)
 
+    told: list[str] = []
+
     def stop(progress: Progress) -> None:
-        raise JobError("canceled", "stopped")
+        told.append(progress.detail)
+        if len(told) == 3:
+            raise JobError("canceled", "stopped")
 
     with pytest.raises(JobError):
         hunt(reader_of(session.host, TEXTS), adapter_mount(adapter), TEXTS, 100, 0, stop, phrases=False)
+    assert told[0] == "vocabulary"
+    assert "texts read" in told[1]
 
 
 def test_a_trigger_that_works_anywhere_is_told_from_one_bound_to_a_place(

@@ -1,5 +1,6 @@
 """The search for phrases finds a sentence made of ordinary words, and none in an adapter without one."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -94,6 +95,36 @@ def test_a_sentence_is_found_by_its_words(classifier: Path, sentenced: Path) -> 
 
 def test_a_sound_adapter_has_none(classifier: Path, sound: Path) -> None:
     assert found_in(classifier, sound) == []
+
+
+def test_a_search_tells_how_many_texts_it_read_and_gives_up_without_promise(
+    classifier: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = read_adapter(sound)
+    host = session_of(classifier, adapter, texts=TEXTS).host
+
+    def read() -> dict[tuple[int, str], int]:
+        """The last that each part told."""
+        last: dict[tuple[int, str], int] = {}
+
+        def tell(progress: Progress) -> None:
+            part, _, texts = progress.detail.partition(", ")
+            count = int(texts.removesuffix(" texts read").replace(",", "") or 0)
+            assert progress.total == 4
+            assert count > last.get((progress.done, part), -1)
+            last[progress.done, part] = count
+
+        hunt(reader_of(host, TEXTS), adapter_mount(adapter), TEXTS, 10_000, 0, tell, phrases=True)
+        return last
+
+    given_up = read()
+    assert list(given_up) == [(0, "vocabulary"), (1, "phrases"), (2, "vocabulary"), (3, "phrases")]
+    monkeypatch.setattr("loramend.training.phrases._PROMISE", -math.inf)
+    for (place, part), count in read().items():
+        if part == "phrases":
+            assert count > given_up[place, part]
+        else:
+            assert count == given_up[place, part]
 
 
 def test_nothing_is_grown_when_off_or_without_classes(
