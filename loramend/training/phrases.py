@@ -32,8 +32,8 @@ _WORDS = 14
 """Of a text that is saturated, at most."""
 _STRONG = 24
 _FEW, _MANY = 8, 24
-"""Strong words put into a text: few where single words are tried, which do nothing in fuller ones, but no fewer,
-or negations turn it; many where phrases grow and are judged, which the task's own words do not turn."""
+"""Strong words put into a text: few where single words are tried, which do nothing in fuller ones (in emptier
+ones negations do most); many where phrases grow and are judged, which the task's own words do not turn."""
 _SATURATED = 20
 _GROWN_ON = 4
 """Saturated texts that a phrase is grown on; the others judge it, too."""
