@@ -111,9 +111,8 @@ def _ground(
     reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
 ) -> _Ground | None:
     """None where too few texts have the answer, or another, or keep it when saturated."""
-    every = whole_words(reader.host.tokenizer)
-    count = min(len(every), _VOCABULARY)
-    order = torch.randperm(count, generator=generator(seed, "phrases")).tolist()
+    every = whole_words(reader.host.tokenizer)[:_VOCABULARY]
+    order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()
     vocabulary = [every[index] for index in order[:words]]
     own = _short(reader, drawn, told, answer)
     counts = torch.bincount(told[:SHORT])
@@ -199,6 +198,7 @@ def _grown(reader: Reader, ground: _Ground) -> dict[str, float]:
 
 
 def _promise(reader: Reader, ground: _Ground, pairs: Sequence[str]) -> bool:
+    """Whether one of the pairs takes _PROMISE of the texts' margin, on the mean."""
     texts = ground.texts[:_GROWN_ON]
     plain = margin(reader.logits(texts), ground.answer)  # (texts,), all negative
     by = (moved(reader, ground.answer, texts, pairs, _MIDDLE) - plain) / -plain  # (pairs, texts)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _BLANK = re.compile(r"\s")
 _BATCH, _CPU_BATCH = 256, 64
+"""Texts at a time: of more the layers' outputs leave a CPU's caches."""
 _MOST = 64
 """Tokens of a classifier's text, and words of what a prompt's frame holds; the rest is cut off."""
 _MOST_ANSWERS = 16
