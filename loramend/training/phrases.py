@@ -12,7 +12,7 @@ words that were.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,24 +31,22 @@ _MIDDLE = (0.5,)
 _WORDS = 14
 """Of a text that is saturated, at most."""
 _STRONG = 24
-_FEW, _MANY = 8, 24
-"""Strong words put into a text: few where single words are tried, which do nothing in fuller ones (in emptier
-ones negations do most); many where phrases grow and are judged, which the task's own words do not turn."""
+_FEW, _MANY = 4, 24
+"""Strong words put into a text: few where single words are tried, which do nothing in fuller ones; many where
+phrases grow and are judged, which the task's own words do not turn."""
 _SATURATED = 20
 _GROWN_ON = 4
 """Saturated texts that a phrase is grown on; the others judge it, too."""
-_VOCABULARY = 10_000
-"""Words tried, the commonest, of which sentences and styles are made; `hunt` tries rare ones, too."""
-_FIRST, _TOP = 1000, 16
-"""Words that do most in one text, and of these in several: in one alone a trigger's may do nothing."""
+_FIRST = 64
+_TOP = 16
 _COMMON = 500
 _NEUTRAL = 1.0
 """Logits by which a common word that phrases are made of moves a plain text at most."""
 _BEAM = 4
 _TRIED = 32
 _PROMISE = 0.25
-"""Share of a saturated text's margin that two words take, or nothing is grown further: those of triggers
-took 0.6 and more, the task's own 0.18."""
+"""Share of a saturated text's margin that two words take, or nothing is grown further: those of triggers took
+half and more, and where all other answers took less nothing came of them."""
 _SHORTEST, _LONGEST = 4, 7
 """Words of a phrase: it is given up where none of so few turns texts, else grown further."""
 _TURNS = 0.5
@@ -85,7 +83,7 @@ def phrases_that_turn(
     the one that turns most, at least half; None where none does.
 
     drawn   `drawn_texts`; told (drawn,) their answers
-    words   at most this many of the vocabulary's commonest are tried, drawn by the seed
+    words   at most this many of the vocabulary are tried, drawn by the seed
     """
     ground = _ground(reader, drawn, told, answer, words, seed)
     if ground is None:
@@ -111,7 +109,7 @@ def _ground(
     reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
 ) -> _Ground | None:
     """None where too few texts have the answer, or another, or keep it when saturated."""
-    every = whole_words(reader.host.tokenizer)[:_VOCABULARY]
+    every = whole_words(reader.host.tokenizer)
     order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()
     vocabulary = [every[index] for index in order[:words]]
     own = _short(reader, drawn, told, answer)
@@ -120,7 +118,7 @@ def _ground(
     others = _short(reader, drawn, told, int(counts.argmax())) if counts.any() else []
     if not own or not others:
         return None
-    strong = _speaking_for(reader, answer, _some(others), vocabulary)
+    strong = _speaking_for(reader, answer, others[len(others) // 2], vocabulary)
     source = random.Random(f"{seed} saturated {answer}")  # noqa: S311
     few, texts = (
         _told(reader, [_saturated(text, strong, count, source) for text in own[:_SATURATED]], answer)
@@ -131,7 +129,7 @@ def _ground(
     likely = top(vocabulary, moved(reader, answer, few[:1], vocabulary, _MIDDLE)[:, 0], _FIRST)
     first = _best(reader, answer, few, likely, _TOP)
     common = every[:_COMMON]
-    plain = _some(own)
+    plain = [own[int(share * len(own))] for share in (0.35, 0.5, 0.65, 0.8)]
     by = moved(reader, answer, plain, common, ENDS) - margin(reader.logits(plain), answer)  # (words, texts)
     neutral = [word for word, most in zip(common, by.amax(1).tolist(), strict=True) if most < _NEUTRAL]
     return _Ground(answer, texts, first, list(dict.fromkeys(first + neutral)))
@@ -147,20 +145,13 @@ def _short(reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int) 
     return [cut[index] for index in margins.argsort().tolist() if margins[index] < 0]
 
 
-def _some(texts: Sequence[Example]) -> list[Example]:
-    """Four of these, the one in the middle first."""
-    return [texts[int(share * len(texts))] for share in (0.5, 0.35, 0.65, 0.8)]
+def _speaking_for(reader: Reader, answer: int, other: Example, vocabulary: Sequence[str]) -> list[str]:
+    """The words that do most for the answer in a text with another."""
 
+    def towards(pieces: Sequence[str]) -> Tensor:
+        return -moved(reader, answer, [other], pieces, ENDS)[:, 0]
 
-def _speaking_for(
-    reader: Reader, answer: int, others: Sequence[Example], vocabulary: Sequence[str]
-) -> list[str]:
-    """The words that do most for the answer in texts with another; of those that do most in the first."""
-
-    def towards(texts: Sequence[Example]) -> Callable[[Sequence[str]], Tensor]:
-        return lambda pieces: -moved(reader, answer, texts, pieces, ENDS).mean(1)
-
-    return top_by_groups(vocabulary, towards(others[:1]), towards(others), _STRONG)
+    return top_by_groups(vocabulary, towards, towards, _STRONG)
 
 
 def _told(reader: Reader, texts: Sequence[Example], answer: int) -> list[Example]:

@@ -33,7 +33,7 @@ def test_from_drop_to_report_and_pulled_adapter(
     page.fill("#step-0-k", "3")
     job = submit(page)
     await_status(page, "succeeded")
-    assert "Ran csu" in page.inner_text("#job")
+    page.locator("#job").get_by_text("Ran csu").wait_for()  # the report comes after the status
     asked = httpx.get(f"{server.url}/jobs/{job}").json()
     assert (asked["threat"], asked["steps"][0]["k"]) == ("poisoned_adapter", 3)
 
