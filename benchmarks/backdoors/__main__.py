@@ -110,8 +110,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
         data=args.data,
         out=args.out,
         bases=bases,
-        # A poisoned base's cells wait for each other longest: a quick run begins with them.
-        threats=tuple(args.threats or (THREATS[::-1] if quick else THREATS)),
+        threats=tuple(args.threats or THREATS),
         tasks=tuple(args.tasks or (("sst-2",) if quick else ("sst-2", "cr"))),
         attacks=tuple(args.attacks or (("insent",) if quick else DEFAULT_ATTACKS)),
         seeds=tuple(args.seeds or ((0,) if quick else (0, 1, 2))),

@@ -101,7 +101,8 @@ Node = Made | Cell
 
 
 def cells(setting: Setting) -> list[Cell]:
-    """Every cell of the plan: ablations last, and seed by seed, so that a run cut short is still a table."""
+    """Every cell of the plan: ablations last, and seed by seed, so that a run cut short is still a table; of
+    a seed those first that wait for most, one thing after another."""
     every = [
         Cell(model, threat, task, attack, seed, name)
         for seed in setting.seeds
@@ -113,7 +114,16 @@ def cells(setting: Setting) -> list[Cell]:
         if threat in METHODS[name].threats
         and (threat == "poisoned_adapter" or task != setting.source)  # a base is poisoned on another task
     ]
-    return sorted(every, key=lambda cell: METHODS[cell.method].ablation)
+    seeds = list(setting.seeds)
+    return sorted(
+        every,
+        key=lambda cell: (METHODS[cell.method].ablation, seeds.index(cell.seed), -_chain(cell, setting)),
+    )
+
+
+def _chain(node: Node, setting: Setting) -> int:
+    """How many nodes run one after another until this one has."""
+    return 1 + max((_chain(need, setting) for need in needs(node, setting)), default=0)
 
 
 def start_of(cell: Cell) -> Made:

@@ -172,6 +172,16 @@ class TestPlan:
         assert order == sorted(order)
         assert any(order)
 
+    def test_what_waits_longest_of_a_seed_comes_first(self, tmp_path: Path, data: Path) -> None:
+        plan = cells(plan_of(tmp_path, data, "--quick", "--seeds", "1", "0"))
+        seeds = [cell.seed for cell in plan]
+        assert seeds == sorted(seeds, reverse=True)
+        names = [str(cell) for cell in plan]
+        assert names[: names.index("bert/poisoned_base/films/insent/1/recipe")] == [
+            "bert/poisoned_adapter/films/insent/1/shrink",
+            "bert/poisoned_base/films/insent/1/given",
+        ]
+
     def test_folders_hang_on_what_decides(self, tmp_path: Path, data: Path) -> None:
         setting = plan_of(tmp_path, data)
         cell = Cell("bert", "poisoned_adapter", "films", "badnet", 0, "recipe")
