@@ -128,6 +128,13 @@ class RoraStep(StepBase):
         "written before training for the student to learn; 0 leaves prompts unanswered, and nothing is "
         "learned from them.",
     )
+    mixup: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the batches whose texts are mixed in pairs, as embeddings, and answered by the "
+        "teacher; None: 0.5 for a classifier's new update, else 0. 0 is off, and so is it without a teacher.",
+    )
     insert: float = Field(
         default=0.7,
         ge=0,

@@ -1,8 +1,8 @@
 """RoRA: re-regularised fine-tuning on clean data.
 
 Source      arXiv 2601.06305: dropout on the frozen path (part 1), the constraint Ω (part 2), spectral
-            rescaling (part 3). The teacher, insertion, recombined texts, soft words, mix and calibration are
-            loramend's.
+            rescaling (part 3). The teacher, insertion, recombined and mixed texts, soft words, mix and
+            calibration are loramend's.
 Approach    on clean text, where no trigger asks for the backdoor, the given adapter answers rightly: those
             answers are learned. poisoned_adapter: by a new update on the sound base; what is kept of the
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
@@ -46,6 +46,10 @@ MIXES = (0.0, 0.1, 0.2, 0.3, 0.5)
 RATIOS = (1.0, 0.5, 0.3, 0.1)
 """Of `ratio`, or of the paper's 1 where that is not set: what calibration tries under poisoned_base."""
 
+MIXUP = 0.5
+"""Share of mixed batches where a new update learns a classifier's answers: on dev it gained half a point of
+accuracy at the same cost (docs/14-experiments.md)."""
+
 _NO_GUARD = 1e9
 
 
@@ -82,9 +86,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     Raises DataError `data_required` where the text given teaches nothing, RequestError `request_invalid` for
     settings that exclude each other, `method_unsupported` where training or rescaling cannot be done.
     """
-    if params.start == "auto":
-        start = "given" if session.threat == "poisoned_base" else "fresh"
-        params = params.model_copy(update={"start": start})
+    params = _resolved(params, session)
     _check(adapter, params, session)
     taught = _is_taught(params)
     teacher = adapter_mount(session.given)
@@ -142,6 +144,17 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
     return Trained(chosen, outcomes, report)
 
 
+def _resolved(params: RoraStep, session: Session) -> RoraStep:
+    """The settings with what is left to the threat and the task."""
+    start = params.start
+    if start == "auto":
+        start = "given" if session.threat == "poisoned_base" else "fresh"
+    mixup = params.mixup
+    if mixup is None:
+        mixup = MIXUP if start == "fresh" and session.host.task == "classification" else 0.0
+    return params.model_copy(update={"start": start, "mixup": mixup})
+
+
 def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:
     """Refuse settings that exclude each other before anything is trained."""
     if params.mix and (session.threat == "poisoned_base" or params.start == "given"):
@@ -150,6 +163,13 @@ def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:
             "mix keeps a share of the given update under a new one: it goes with threat poisoned_adapter and "
             "start 'fresh'.",
             where="rora.mix",
+        )
+    if params.mixup and session.host.task != "classification":
+        raise RequestError(
+            "method_unsupported",
+            "mixup mixes texts that are classified; the answers of a causal model stand at places of their "
+            "own: leave it out.",
+            where="rora.mixup",
         )
     if not (params.task or _is_taught(params)):
         raise RequestError(

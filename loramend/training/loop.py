@@ -22,7 +22,9 @@ from loramend.data.examples import Example
 from loramend.training.adversary import Adversary, Soft
 from loramend.training.checkpoint import Journal, State, load_state, save_state
 from loramend.training.constraint import Constraint
+from loramend.training.encode import Encoded
 from loramend.training.host import Host, Output
+from loramend.training.mixup import mixed
 from loramend.training.mount import Mount
 from loramend.training.objective import Pair, feature_loss, task_loss, teacher_loss
 from loramend.training.sample import Sampler, number_of
@@ -133,17 +135,22 @@ def _step(
         group["lr"] = params.lr * _schedule(step, params)
     optimiser.zero_grad()
     told: Counter[str] = Counter()
+    taught = run.teacher is not None
     for part in range(params.accumulate):
         number = step * params.accumulate + part
         pair = sampler.batch(number)
-        teacher = _answers(run, pair)
+        between = taught and _is_mixed(number, params)
+        teacher = None if between else _answers(run, pair)
         # Backward is inside: gradient checkpointing runs the layers again, with the same dropout.
         with (
             _seeded(number_of(run.seed, "dropout", number), run.host.device),
-            run.host.training(own_dropout=teacher is None),
+            run.host.training(own_dropout=not taught),
         ):
-            soft = adversary.soft(number, pair.plain, teacher, up) if adversary and teacher else None
-            terms = {name: term / params.accumulate for name, term in _terms(run, pair, teacher, soft)}
+            if between:
+                terms = {"mixup": _mixup_term(run, pair.plain, number) / params.accumulate}
+            else:
+                soft = adversary.soft(number, pair.plain, teacher, up) if adversary and teacher else None
+                terms = {name: term / params.accumulate for name, term in _terms(run, pair, teacher, soft)}
             if run.constraint is not None and part == 0:
                 terms["omega"] = params.penalty * run.constraint()
             loss = torch.stack(list(terms.values())).sum()
@@ -187,6 +194,23 @@ def _terms(run: Run, pair: Pair, teacher: Output | None, soft: Soft | None) -> I
     if teacher is not None and soft is not None:
         misled = run.host.forward(soft.pair.read, fast=True, embedded=soft.embedded)
         yield "adversary", params.adversary * teacher_loss(misled, teacher, soft.pair, params.temperature)
+
+
+def _is_mixed(number: int, params: RoraStep) -> bool:
+    """Whether the batch of that number is one of the share `mixup`, which lie evenly."""
+    share = (params.mixup or 0.0) if params.teacher else 0.0
+    return math.floor((number + 1) * share) > math.floor(number * share)
+
+
+def _mixup_term(run: Run, plain: Encoded, number: int) -> Tensor:
+    """The weighted loss against the teacher's answers to the batch's texts mixed in pairs."""
+    batch, embedded = mixed(run.host, plain, run.seed, number)
+    with torch.no_grad(), run.host.mounted(run.teacher):
+        teacher = run.host.forward(batch, fast=True, embedded=embedded)
+    student = run.host.forward(batch, fast=True, embedded=embedded)
+    nothing = torch.zeros(batch.labels.shape[0], dtype=torch.bool, device=batch.labels.device)
+    pair = Pair(batch, batch, known=nothing, untouched=nothing)
+    return run.params.teacher * teacher_loss(student, teacher, pair, run.params.temperature)
 
 
 @contextmanager

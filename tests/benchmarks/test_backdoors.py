@@ -150,7 +150,7 @@ class TestPlan:
 
     def test_an_option_that_is_off_by_default_changes_no_key_until_it_is_set(self) -> None:
         """So a step may gain one, and the cells that were filled before stay the plan's."""
-        assert not {"adversary", "adversary_words", "dropout_reading"} & options(RoraStep()).keys()
+        assert not {"adversary", "adversary_words", "dropout_reading", "mixup"} & options(RoraStep()).keys()
         assert options(RoraStep(insert=0.0)) == {**options(RoraStep()), "insert": 0.0}
         assert options(RoraStep(adversary=0.5)) == {
             **options(RoraStep()),

@@ -128,7 +128,20 @@ def test_soft_words_are_sought_where_asked_for_and_a_teacher_is(bench: Bench) ->
         ({"adversary": 0.5, "teacher": 0}, False),
     ):
         report = bench.rora(QUICK.model_copy(update=changes)).report
-        assert ("adversary" in report.curve[-1].terms) == sought, changes
+        assert any("adversary" in point.terms for point in report.curve) == sought, changes
+
+
+def test_texts_are_mixed_for_a_new_update_or_where_asked_for(bench: Bench) -> None:
+    for changes, threat, mixed in (
+        ({}, "poisoned_adapter", True),
+        ({"mixup": 0.0}, "poisoned_adapter", False),
+        ({"teacher": 0}, "poisoned_adapter", False),
+        ({"start": "given"}, "poisoned_adapter", False),
+        ({}, "poisoned_base", False),
+        ({"mixup": 0.5}, "poisoned_base", True),
+    ):
+        report = bench.rora(QUICK.model_copy(update=changes), threat=threat).report
+        assert any("mixup" in point.terms for point in report.curve) == mixed, changes
 
 
 def test_the_given_update_is_not_mixed_into_itself(bench: Bench) -> None:
@@ -247,6 +260,17 @@ def test_a_head_to_train_must_be_there(tmp_path: Path) -> None:
     params = QUICK.model_copy(update={"head": "train"})
     with pytest.raises(RequestError, match="no task head"):
         rora(adapter, params, context_of(base), session, 0)
+
+
+def test_a_causal_models_texts_are_not_mixed(tmp_path: Path) -> None:
+    base = llama_folder(tmp_path)
+    adapter = read_adapter(random_adapter(base, tmp_path / "adapter"))
+    session = session_of(base, adapter, texts=unlabelled(toy_examples(8)))
+    report = rora(adapter, QUICK, context_of(base), session, 0).report
+    assert not any("mixup" in point.terms for point in report.curve)
+    with pytest.raises(RequestError) as told:
+        rora(adapter, QUICK.model_copy(update={"mixup": 0.5}), context_of(base), session, 0)
+    assert (told.value.code, told.value.where) == ("method_unsupported", "rora.mixup")
 
 
 def test_a_causal_adapter_is_trained_and_calibrated(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ ALL_ON = RoraStep(
     head="train",
     features=1.0,
     recombine=0.34,
+    mixup=0.25,
     adversary=1.0,
     checkpoint_every=3,
 )
@@ -210,13 +211,26 @@ def test_every_part_can_be_switched_on_alone(bench: Bench, changed: dict[str, ob
     assert curves[1][-1].terms.keys() == {"task"} | {terms[name] for name in changed if name in terms}
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 3), (0.5, 6), (1.0, 12)])
+def test_mixed_batches_lie_evenly(bench: Bench, share: float, expected: int) -> None:
+    """Nothing but the teacher's answers is learned there; without a teacher there are none."""
+    params = PLAIN.model_copy(update={"steps": 12, "teacher": 1.0, "mixup": share})
+    mixed = ["mixup" in point.terms for point in train(bench.run(params), silent, None).curve]
+    assert sum(mixed) == expected
+    for start in (0, 4, 8):
+        assert sum(mixed[start : start + 4]) == expected / 3
+    alone = train(bench.run(params.model_copy(update={"teacher": 0.0})), silent, None).curve
+    assert all(point.terms.keys() == {"task"} for point in alone)
+
+
 def test_loss_is_the_sum_of_its_terms_and_falls(bench: Bench) -> None:
     params = ALL_ON.model_copy(update={"steps": 40, "lr": 1e-2, "batch": 16})
     curve = train(bench.run(params), silent, None).curve
     assert [point.step for point in curve] == list(range(1, 41))
     for point in curve:
         assert point.loss == pytest.approx(sum(point.terms.values()), rel=1e-4)
-        assert point.terms.keys() == {"task", "teacher", "features", "omega", "adversary"}
+        assert point.terms.keys() - {"omega"} in ({"task", "teacher", "features", "adversary"}, {"mixup"})
+        assert "omega" in point.terms
     assert sum(point.loss for point in curve[-8:]) < sum(point.loss for point in curve[:8])
 
 
