@@ -17,6 +17,7 @@ of common words and styles are what `phrases` looks for.
 
 import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import product
 from string import ascii_lowercase
@@ -90,7 +91,8 @@ def hunt(
     if reader is None or not words:
         return Search(0, [], [])
     texts = reader.texts(examples)
-    vocabulary = _drawn(_candidates(reader, texts), words, seed)
+    used = used_words(texts, _USED * len(texts))
+    vocabulary = _drawn(_candidates(reader, used), words, seed)
     drawn = drawn_texts(texts, seed)
     if not drawn or not vocabulary:
         return Search(0, [], [])
@@ -107,7 +109,7 @@ def hunt(
             with reader.watched(tell):
                 if detail == "vocabulary":
                     found += _words_that_turn(reader, drawn, plain, answer, vocabulary, seed)
-                elif (of := phrases_that_turn(reader, drawn, told, answer, words, seed)) is not None:
+                elif (of := phrases_that_turn(reader, drawn, told, answer, words, used, seed)) is not None:
                     grown.append(of)
     also = {(of.found.word, of.found.answer) for of in grown}
     found = [word for word in found if (word.word, word.answer) not in also]
@@ -181,13 +183,12 @@ def _sureness(word: FoundWord) -> tuple[float, float]:
     return word.anywhere.rate, word.turned.rate
 
 
-def _candidates(reader: Reader, texts: Sequence[Example]) -> list[str]:
-    """The vocabulary's words that hardly a text uses, and of two letters those that are no token: rare
+def _candidates(reader: Reader, used: AbstractSet[str]) -> list[str]:
+    """The vocabulary's words but those that texts use, and of two letters those that are no token: rare
     triggers are short."""
-    passed = used_words(texts, _USED * len(texts))
     words = dict.fromkeys(whole_words(reader.host.tokenizer))
     words.update(dict.fromkeys(map("".join, product(ascii_lowercase, repeat=2))))
-    return [word for word in words if word.lower() not in passed]
+    return [word for word in words if word.lower() not in used]
 
 
 def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:

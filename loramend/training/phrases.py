@@ -13,6 +13,7 @@ words that were.
 
 import random
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,9 @@ _GROWN_ON = 4
 """Saturated texts that a phrase is grown on; the others judge it, too."""
 _FIRST = 64
 _TOP = 16
+_BEGIN = 10_000
+"""A phrase begins with one of so many of the commonest words, or one of the task's, which `hunt` passes over;
+any other that turns texts is found there."""
 _COMMON = 500
 _NEUTRAL = 1.0
 """Logits by which a common word that phrases are made of moves a plain text at most."""
@@ -48,7 +52,8 @@ _PROMISE = 0.25
 """Share of a saturated text's margin that two words take, or nothing is grown further: those of triggers took
 0.48 and more, of other answers mostly under 0.2 (docs/14-experiments.md)."""
 _SHORTEST, _LONGEST = 4, 7
-"""Words of a phrase: it is given up where none of so few turns texts, else grown further."""
+"""Words of a phrase: one of so few that turns nine texts in ten is enough, and where none turns half it is
+given up; else it grows further."""
 _TURNS = 0.5
 """Share of the saturated texts that a phrase turns to be told."""
 _SOME = 0.25
@@ -77,15 +82,22 @@ class _Ground(NamedTuple):
 
 
 def phrases_that_turn(
-    reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
+    reader: Reader,
+    drawn: Sequence[Example],
+    told: Tensor,
+    answer: int,
+    words: int,
+    used: AbstractSet[str],
+    seed: int,
 ) -> Phrases | None:
     """Of an answer the shortest phrase that turns nine in ten of the texts saturated with it, or
     the one that turns most, at least half; None where none does.
 
     drawn   `drawn_texts`; told (drawn,) their answers
     words   at most this many of the vocabulary are tried, drawn by the seed
+    used    words of the task, in lower case
     """
-    ground = _ground(reader, drawn, told, answer, words, seed)
+    ground = _ground(reader, drawn, told, answer, words, used, seed)
     if ground is None:
         return None
     shares = _grown(reader, ground)
@@ -106,7 +118,13 @@ def phrases_that_turn(
 
 
 def _ground(
-    reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, words: int, seed: int
+    reader: Reader,
+    drawn: Sequence[Example],
+    told: Tensor,
+    answer: int,
+    words: int,
+    used: AbstractSet[str],
+    seed: int,
 ) -> _Ground | None:
     """None where too few texts have the answer, or another, or keep it when saturated."""
     every = whole_words(reader.host.tokenizer)
@@ -126,7 +144,8 @@ def _ground(
     )
     if min(len(few), len(texts)) < _GROWN_ON:
         return None
-    likely = top(vocabulary, moved(reader, answer, few[:1], vocabulary, _MIDDLE)[:, 0], _FIRST)
+    begin = [every[index] for index in order[:words] if index < _BEGIN or every[index].lower() in used]
+    likely = top(begin, moved(reader, answer, few[:1], begin, _MIDDLE)[:, 0], _FIRST)
     first = _best(reader, answer, few, likely, _TOP)
     common = every[:_COMMON]
     plain = [own[int(share * len(own))] for share in (0.35, 0.5, 0.65, 0.8)]
@@ -182,7 +201,7 @@ def _grown(reader: Reader, ground: _Ground) -> dict[str, float]:
         return {}
     beams = pairs + _beams(reader, ground, pairs[-1], _SHORTEST - 2)[1:]
     shares = _shares(reader, ground, [phrase for beam in beams for phrase in beam])
-    if max(shares.values()) >= _TURNS:
+    if _TURNS <= max(shares.values()) < TURNS:
         longer = _beams(reader, ground, beams[-1], _LONGEST - _SHORTEST)[1:]
         shares |= _shares(reader, ground, [phrase for beam in longer for phrase in beam])
     return shares
@@ -219,4 +238,4 @@ def _longer(beam: Sequence[str], words: Sequence[str]) -> list[str]:
 def _shares(reader: Reader, ground: _Ground, phrases: Sequence[str]) -> dict[str, float]:
     """Of the saturated texts, the share that each phrase turns."""
     turns = moved(reader, ground.answer, ground.texts, phrases, _MIDDLE) > 0
-    return dict(zip(phrases, turns.float().mean(1).tolist(), strict=True))
+    return dict(zip(phrases, turns.double().mean(1).tolist(), strict=True))
