@@ -11,6 +11,7 @@ from loramend.training.encode import Encoded
 from loramend.training.host import Host, open_host
 from loramend.training.mixup import mixed
 from loramend.training.mount import adapter_mount
+from loramend.training.perturb import with_prompt
 from tests.support_session import unlabelled
 from tests.text_models import toy_examples
 
@@ -28,9 +29,9 @@ def host(classifier: Path, poisoned: Path) -> Host:
 @pytest.fixture(scope="module")
 def plain(host: Host) -> Encoded:
     texts = unlabelled(toy_examples(24, seed=3))
-    words = [text.text.split() for text in texts]
-    cut = [" ".join(of[: 2 + place % 5]) for place, of in enumerate(words)]  # of several lengths
-    return host.collate(host.encode([type(text)(told) for text, told in zip(texts, cut, strict=True)], 64))
+    lengths = (2 + n % 5 for n in range(len(texts)))
+    cut = [with_prompt(of, " ".join(of.text.split()[:n])) for of, n in zip(texts, lengths, strict=True)]
+    return host.collate(host.encode(cut, 64))
 
 
 def pairs_of(own: Tensor, embedded: Tensor) -> list[tuple[int, float]]:
