@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 
 from loramend.adapter.model import Adapter
+from loramend.adapter.read import read_adapter
 from loramend.contracts.job import Progress
 from loramend.contracts.step_base import Threat
 from loramend.data.examples import Example
 from loramend.methods.base import Context
 from loramend.reference.open import open_references
-from loramend.training.host import open_host
+from loramend.training.host import Host, open_host
+from loramend.training.mount import adapter_mount
 from loramend.training.session import Checkpoints, Session
 
 
@@ -53,6 +55,14 @@ def session_of(
         on_progress=on_progress,
         checkpoints=checkpoints,
     )
+
+
+def hosted(base: Path, adapter: Path) -> Host:
+    """The base in a folder with the adapter in another mounted."""
+    given = read_adapter(adapter)
+    host = open_host(base, given)
+    host.mount(adapter_mount(given))
+    return host
 
 
 def context_of(base: Path, seed: int = 0) -> Context:

@@ -47,8 +47,8 @@ RATIOS = (1.0, 0.5, 0.3, 0.1)
 """Of `ratio`, or of the paper's 1 where that is not set: what calibration tries under poisoned_base."""
 
 MIXUP = 0.5
-"""Share of mixed batches where a new update learns a classifier's answers: on dev it gained half a point of
-accuracy at the same cost (docs/14-experiments.md)."""
+"""Share of mixed batches where a new update learns a classifier's answers, chosen on dev
+(docs/14-experiments.md)."""
 
 _NO_GUARD = 1e9
 

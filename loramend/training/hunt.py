@@ -33,7 +33,7 @@ from loramend.evaluation.intervals import wilson
 from loramend.methods.draws import generator
 from loramend.training.mount import Mount
 from loramend.training.perturb import used_words, whole_words
-from loramend.training.phrases import Phrases, phrases_that_turn
+from loramend.training.phrases import Phrases, phrases_that_turn, vocabulary_of
 from loramend.training.reader import Reader
 from loramend.training.search_texts import (
     SHORT,
@@ -102,6 +102,7 @@ def hunt(
         plain = reader.logits(drawn)  # (drawn, answers)
         told = plain.argmax(-1)
         answers = searched_answers(told)
+        within = vocabulary_of(reader, used, words, seed)
         details = ("vocabulary", "phrases") if phrases else ("vocabulary",)
         for place, (answer, detail) in enumerate(product(answers, details)):
             tell = partial(_tell, on_progress, place, len(answers) * len(details), detail)
@@ -109,7 +110,7 @@ def hunt(
             with reader.watched(tell):
                 if detail == "vocabulary":
                     found += _words_that_turn(reader, drawn, plain, answer, vocabulary, seed)
-                elif (of := phrases_that_turn(reader, drawn, told, answer, words, used, seed)) is not None:
+                elif (of := phrases_that_turn(reader, drawn, told, answer, within, seed)) is not None:
                     grown.append(of)
     also = {(of.found.word, of.found.answer) for of in grown}
     found = [word for word in found if (word.word, word.answer) not in also]

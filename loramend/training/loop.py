@@ -140,7 +140,7 @@ def _step(
         number = step * params.accumulate + part
         pair = sampler.batch(number)
         between = taught and _is_mixed(number, params)
-        teacher = None if between else _answers(run, pair)
+        teacher = None if between else _answers(run, pair.plain)
         # Backward is inside: gradient checkpointing runs the layers again, with the same dropout.
         with (
             _seeded(number_of(run.seed, "dropout", number), run.host.device),
@@ -172,12 +172,13 @@ def _step(
     return dict(told)
 
 
-def _answers(run: Run, pair: Pair) -> Output | None:
-    """The teacher's, to the texts as they were; None where nothing is learned from it."""
+def _answers(run: Run, plain: Encoded, embedded: Tensor | None = None) -> Output | None:
+    """The teacher's, to the texts as they were or to what is embedded in their place; None where nothing is
+    learned from it."""
     if run.teacher is None:
         return None
     with torch.no_grad(), run.host.mounted(run.teacher):
-        return run.host.forward(pair.plain, hidden=run.params.features > 0, fast=True)
+        return run.host.forward(plain, hidden=run.params.features > 0, fast=True, embedded=embedded)
 
 
 def _terms(run: Run, pair: Pair, teacher: Output | None, soft: Soft | None) -> Iterator[tuple[str, Tensor]]:
@@ -205,8 +206,8 @@ def _is_mixed(number: int, params: RoraStep) -> bool:
 def _mixup_term(run: Run, plain: Encoded, number: int) -> Tensor:
     """The weighted loss against the teacher's answers to the batch's texts mixed in pairs."""
     batch, embedded = mixed(run.host, plain, run.seed, number)
-    with torch.no_grad(), run.host.mounted(run.teacher):
-        teacher = run.host.forward(batch, fast=True, embedded=embedded)
+    teacher = _answers(run, batch, embedded)
+    assert teacher is not None
     student = run.host.forward(batch, fast=True, embedded=embedded)
     nothing = torch.zeros(batch.labels.shape[0], dtype=torch.bool, device=batch.labels.device)
     pair = Pair(batch, batch, known=nothing, untouched=nothing)

@@ -67,6 +67,19 @@ class Phrases(NamedTuple):
     put_in: list[str]
 
 
+class Vocabulary(NamedTuple):
+    """Words that phrases are looked for with.
+
+    tried   for those that speak for an answer
+    begin   that a phrase may begin with
+    common  the commonest, that it may go on with
+    """
+
+    tried: list[str]
+    begin: list[str]
+    common: list[str]
+
+
 class _Ground(NamedTuple):
     """Where phrases that turn one answer are grown.
 
@@ -81,23 +94,23 @@ class _Ground(NamedTuple):
     words: list[str]
 
 
+def vocabulary_of(reader: Reader, used: AbstractSet[str], words: int, seed: int) -> Vocabulary:
+    """At most so many words of the tokenizer's, drawn by the seed. used: those of the task, in lower case."""
+    every = whole_words(reader.host.tokenizer)
+    order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()[:words]
+    begin = [every[index] for index in order if index < _BEGIN or every[index].lower() in used]
+    return Vocabulary([every[index] for index in order], begin, every[:_COMMON])
+
+
 def phrases_that_turn(
-    reader: Reader,
-    drawn: Sequence[Example],
-    told: Tensor,
-    answer: int,
-    words: int,
-    used: AbstractSet[str],
-    seed: int,
+    reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, vocabulary: Vocabulary, seed: int
 ) -> Phrases | None:
     """Of an answer the shortest phrase that turns nine in ten of the texts saturated with it, or
     the one that turns most, at least half; None where none does.
 
     drawn   `drawn_texts`; told (drawn,) their answers
-    words   at most this many of the vocabulary are tried, drawn by the seed
-    used    words of the task, in lower case
     """
-    ground = _ground(reader, drawn, told, answer, words, used, seed)
+    ground = _ground(reader, drawn, told, answer, vocabulary, seed)
     if ground is None:
         return None
     shares = _grown(reader, ground)
@@ -118,25 +131,17 @@ def phrases_that_turn(
 
 
 def _ground(
-    reader: Reader,
-    drawn: Sequence[Example],
-    told: Tensor,
-    answer: int,
-    words: int,
-    used: AbstractSet[str],
-    seed: int,
+    reader: Reader, drawn: Sequence[Example], told: Tensor, answer: int, vocabulary: Vocabulary, seed: int
 ) -> _Ground | None:
-    """None where too few texts have the answer, or another, or keep it when saturated."""
-    every = whole_words(reader.host.tokenizer)
-    order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()
-    vocabulary = [every[index] for index in order[:words]]
+    """None where too few texts have the answer, or another, or keep it when saturated, or no word may begin
+    a phrase."""
     own = _short(reader, drawn, told, answer)
     counts = torch.bincount(told[:SHORT])
     counts[answer] = 0
     others = _short(reader, drawn, told, int(counts.argmax())) if counts.any() else []
-    if not own or not others:
+    if not (own and others and vocabulary.begin):
         return None
-    strong = _speaking_for(reader, answer, others[len(others) // 2], vocabulary)
+    strong = _speaking_for(reader, answer, others[len(others) // 2], vocabulary.tried)
     source = random.Random(f"{seed} saturated {answer}")  # noqa: S311
     few, texts = (
         _told(reader, [_saturated(text, strong, count, source) for text in own[:_SATURATED]], answer)
@@ -144,10 +149,9 @@ def _ground(
     )
     if min(len(few), len(texts)) < _GROWN_ON:
         return None
-    begin = [every[index] for index in order[:words] if index < _BEGIN or every[index].lower() in used]
+    _, begin, common = vocabulary
     likely = top(begin, moved(reader, answer, few[:1], begin, _MIDDLE)[:, 0], _FIRST)
     first = _best(reader, answer, few, likely, _TOP)
-    common = every[:_COMMON]
     plain = [own[int(share * len(own))] for share in (0.35, 0.5, 0.65, 0.8)]
     by = moved(reader, answer, plain, common, ENDS) - margin(reader.logits(plain), answer)  # (words, texts)
     neutral = [word for word, most in zip(common, by.amax(1).tolist(), strict=True) if most < _NEUTRAL]

@@ -16,10 +16,10 @@ from loramend.data.examples import Example
 from loramend.methods.rora import rora
 from loramend.training.adversary import Adversary
 from loramend.training.encode import IGNORED, Encoded
-from loramend.training.host import Host, Output, open_host
+from loramend.training.host import Host, Output
 from loramend.training.mount import adapter_mount
 from loramend.training.objective import teacher_loss
-from tests.support_session import context_of, session_of, unlabelled
+from tests.support_session import context_of, hosted, session_of, unlabelled
 from tests.text_models import (
     bert_folder,
     gpt2_folder,
@@ -33,18 +33,6 @@ pytestmark = pytest.mark.slow
 
 TEXTS = unlabelled(toy_examples(200, seed=5))
 STEP = RoraStep(adversary=1.0)
-
-
-def hosted(folder: Path, path: Path) -> Host:
-    adapter = read_adapter(path)
-    host = open_host(folder, adapter)
-    host.mount(adapter_mount(adapter))
-    return host
-
-
-@pytest.fixture(scope="module")
-def host(classifier: Path, poisoned: Path) -> Host:
-    return hosted(classifier, poisoned)
 
 
 def sought_in(steps: int) -> RoraStep:

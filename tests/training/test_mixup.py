@@ -1,29 +1,17 @@
 """Texts mixed in pairs: what stands between two texts, and that draws come from the seed and number alone."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
-from loramend.adapter.read import read_adapter
 from loramend.training.encode import Encoded
-from loramend.training.host import Host, open_host
+from loramend.training.host import Host
 from loramend.training.mixup import mixed
-from loramend.training.mount import adapter_mount
 from loramend.training.perturb import with_prompt
 from tests.support_session import unlabelled
 from tests.text_models import toy_examples
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def host(classifier: Path, poisoned: Path) -> Host:
-    adapter = read_adapter(poisoned)
-    host = open_host(classifier, adapter)
-    host.mount(adapter_mount(adapter))
-    return host
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,8 @@ def test_a_phrase_may_begin_with_a_rare_word_of_the_task(
     before = found_in(classifier, sentenced)
     monkeypatch.setattr("loramend.training.phrases._BEGIN", 0)
     assert found_in(classifier, sentenced) == before
+    monkeypatch.setattr("loramend.training.hunt._USED", 2.0)  # no word is so common
+    assert found_in(classifier, sentenced) == []
 
 
 def test_a_sound_adapter_has_none(classifier: Path, sound: Path) -> None:
