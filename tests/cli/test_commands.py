@@ -23,6 +23,7 @@ from loramend.cli.main import app
 from loramend.contracts.report import Report
 from tests.cli.test_supervisor import eventually
 from tests.hub.local import LocalHub
+from tests.terminal import on_terminal
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -328,22 +329,11 @@ def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None
 
 @pytest.mark.e2e
 def test_progress_is_drawn_on_a_terminal_alone(adapter: Path) -> None:
-    import pty
-
-    master, slave = pty.openpty()
-    script = str(Path(sys.executable).with_name("loramend"))
-    done = subprocess.run(
-        [script, "inspect", adapter, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=slave,
-        check=True,
-        env=os.environ | {"TERM": "xterm"},
-    )
-    os.close(slave)
-    drawn = os.read(master, 100_000).decode()
-    os.close(master)
-    assert "Measuring" in drawn
-    assert json.loads(done.stdout)["kind"] == "inspect"
+    script = Path(sys.executable).with_name("loramend")
+    done = on_terminal([script, "inspect", adapter, "--json"], 60)
+    assert done.code == 0
+    assert "Measuring" in done.drawn
+    assert json.loads(done.out)["kind"] == "inspect"
 
 
 @pytest.mark.e2e

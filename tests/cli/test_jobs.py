@@ -1,7 +1,6 @@
 """submit, status, watch, list and cancel against `loramend serve` with its real workers."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from tests.cli.test_commands import loramend, refused
 from tests.cli.test_supervisor import eventually
 from tests.models import Trio, build_trio
 from tests.serve import Served, serving
+from tests.terminal import on_terminal
 
 pytestmark = pytest.mark.e2e
 
@@ -180,20 +180,12 @@ def test_a_target_of_digits_is_a_label_where_labels_are_numbers(trio: Trio, tmp_
 
 
 def test_progress_is_drawn_on_a_terminal(tmp_path: Path) -> None:
-    import pty
-
     job = long_job(tmp_path)
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "loramend.cli.main", "watch", job]
-    env = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, env=env, text=True, timeout=120)
-    os.close(slave)
-    drawn = os.read(master, 1_000_000).decode(errors="replace")
-    os.close(master)
-    assert done.returncode == 0
-    assert "Repairing" in drawn or "Placebo controls" in drawn
-    assert "0:00:" in drawn, "time taken and time left"
-    assert f"Job {job} succeeded" in done.stdout
+    done = on_terminal([sys.executable, "-m", "loramend.cli.main", "watch", job], 120)
+    assert done.code == 0
+    assert "Repairing" in done.drawn or "Placebo controls" in done.drawn
+    assert "0:00:" in done.drawn, "time taken and time left"
+    assert f"Job {job} succeeded" in done.out
 
 
 def test_a_mistake_is_told_by_the_flag_to_change(adapter: Path, tmp_path: Path) -> None:
