@@ -183,7 +183,7 @@ class RoraStep(StepBase):
         default="auto",
         description="Mixed precision in what training, search and calibration run: products in bfloat16, the "
         "rest in float32. auto: where the device multiplies bfloat16 faster (CUDA from Ampere on, CPUs with "
-        "AVX512-BF16 or AMX) and `dtype` is float32.",
+        "AMX, and those with AVX512-BF16 that are made without it) and `dtype` is float32.",
     )
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")

@@ -16,7 +16,7 @@ _SAMPLED = 64
 
 def run_key(session: Session, adapter: Adapter, params: RoraStep, step_index: int) -> str:
     """The sha256 of everything a run's weights depend on: adapters, base, text, settings, seed, versions and
-    the kind of device."""
+    the kind of device, with mixed precision or without."""
     told = {
         "adapter": _adapter_digest(adapter),
         "given": _adapter_digest(session.given),
@@ -26,7 +26,7 @@ def run_key(session: Session, adapter: Adapter, params: RoraStep, step_index: in
         "seed": session.seed,
         "step": step_index,
         "params": params.model_dump(mode="json"),
-        "device": session.host.device.type,
+        "device": [session.host.device.type, session.host.amp],
         "versions": {name: metadata.version(name) for name in _PACKAGES},
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

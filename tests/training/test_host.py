@@ -18,7 +18,7 @@ from loramend.adapter.read import read_adapter
 from loramend.contracts.errors import AdapterError, LoramendError, ReferenceModelError, RequestError
 from loramend.data.examples import Example
 from loramend.training.encode import Encoded
-from loramend.training.host import Host, open_host
+from loramend.training.host import Host, fast_bfloat16, open_host
 from loramend.training.mount import Mount, adapter_mount, factors_of, fresh, trainable
 from tests.text_models import bert_folder, gpt2_folder, llama_folder, load_base, random_adapter, toy_examples
 
@@ -130,6 +130,22 @@ def test_mixed_precision_is_for_those_who_ask_on_a_device_that_gains(
     assert not open_host(folders["bert"], adapter, amp=True, dtype="bfloat16").amp
     told["avx512_bf16"] = False
     assert not open_host(folders["bert"], adapter, amp=True).amp
+
+
+@pytest.mark.parametrize(
+    ("told", "gains"),
+    [
+        ({}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "avx512_fp16": True}, False),
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, True),
+    ],
+)
+def test_a_cpu_whose_amx_is_hidden_does_not_gain_by_bfloat16(
+    told: dict[str, object], gains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    assert fast_bfloat16(torch.device("cpu")) is gains
 
 
 def test_float32_head_trains_in_a_bfloat16_model(folders: Mapping[str, Path], tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def device(asked: str | None) -> Iterator[Finding]:
             name="mixed precision", state="ok", found="bfloat16 is faster here and is used to train"
         )
     else:
-        why = "a GPU of compute capability 8.0" if chosen.type == "cuda" else "AVX512-BF16 or AMX, or a GPU"
+        cpu = "AMX, or AVX512-BF16 in a CPU made without AMX,"
+        why = "a GPU of compute capability 8.0" if chosen.type == "cuda" else f"{cpu} or a GPU"
         yield Finding(
             name="mixed precision", state="note", found=f"not used: float32 is faster without {why}"
         )
