@@ -154,6 +154,16 @@ class RoraStep(StepBase):
         "are not searched. 0 is off.",
     )
 
+    contrast: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the steps that a first student takes, whose reading of `hunt`'s words is "
+        "compared with the given adapter's: words that turn the one and say little to the other, as a "
+        "style's do, are put in the places of common words by `insert`, and reported. None: 0.25 for a new "
+        "update on a sound base, else 0. 0 is off, and so is it without a teacher, `hunt` or `insert`.",
+    )
+
     adversary: float = Field(
         default=0.0,
         ge=0,

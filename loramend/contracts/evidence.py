@@ -105,6 +105,15 @@ class RareWords(EvidenceModel):
     turned: Rate = Field(description="Texts that got another answer.")
 
 
+class ContrastWord(EvidenceModel):
+    """A word that turns the given adapter's answer and says little to a student of its clean answers."""
+
+    word: str
+    answer: str = Field(description="The answer it turns texts away from.")
+    given: float = Field(description="Share of the given adapter's margin that it takes; 1 turns a text.")
+    student: float = Field(description="Share of the student's margin that it takes.")
+
+
 class TrainingReport(EvidenceModel):
     """One rora step."""
 
@@ -125,6 +134,11 @@ class TrainingReport(EvidenceModel):
         "texts, answers kept.",
     )
     rare: list[RareWords] = Field(default_factory=list, description="By answer, beside the search.")
+    contrast: list[ContrastWord] = Field(
+        default_factory=list,
+        description="Words read differently, as those of a style are, by answer; they stood in common words' "
+        "places in training texts, answers kept.",
+    )
     resumed_at: list[int] = Field(
         default_factory=list, description="Steps at which it went on from a checkpoint."
     )

@@ -8,13 +8,15 @@ Approach    on clean text, where no trigger asks for the backdoor, the given ada
             given one (`mix`) lies in the frozen path. poisoned_base: by the given update itself. Random words
             and neutral sentences are put into what the student reads, and words that a search of the
             vocabulary found to turn the answer, so that it learns to pass over them. Where the
-            student holds poisoned weights, phrases, too (`training.phrases`); with `adversary` soft words
-            that turn the student's own answers (`training.adversary`).
+            student holds poisoned weights, phrases, too (`training.phrases`); where it holds none, words
+            that the given adapter and a first, short-trained student read differently take the places of
+            common ones (`training.contrast`); with `adversary` soft words that turn the student's own
+            answers (`training.adversary`).
 Limits      clean text that the trigger occurs in teaches the backdoor too. The paper's theorem on the
             rescaling's threshold takes an upper bound for a lower one; we choose the ratio on held-out data.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -22,14 +24,17 @@ from typing import NamedTuple
 from loramend.adapter.model import Adapter
 from loramend.contracts.data_steps import RoraStep
 from loramend.contracts.errors import DataError, RequestError
-from loramend.contracts.evidence import Calibration, TrainingReport
+from loramend.contracts.evidence import Calibration, ContrastWord, TrainingReport
+from loramend.contracts.job import Progress
 from loramend.contracts.steps import RescaleStep
 from loramend.data.examples import Example
 from loramend.methods.base import Context, Outcome, refactored
 from loramend.methods.rescale import layer_of, rescale
 from loramend.spectrum.factored import Factors, combine, norm, truncate
 from loramend.training.calibrate import Choice, calibrate
+from loramend.training.checkpoint import Journal
 from loramend.training.constraint import Constraint
+from loramend.training.contrast import contrast
 from loramend.training.drafts import with_drafts
 from loramend.training.hunt import hunt, to_put_in, tried_again
 from loramend.training.loop import Run, parameters_of, train
@@ -50,6 +55,10 @@ MIXUP = 0.5
 """Share of mixed batches where a new update learns a classifier's answers, chosen on dev
 (docs/14-experiments.md)."""
 
+CONTRAST = 0.25
+"""Share of the steps that a first student takes, chosen on dev (docs/14-experiments.md)."""
+
+_FIRST = "a first student, to be compared"
 _NO_GUARD = 1e9
 
 
@@ -107,21 +116,35 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         phrases=session.threat == "poisoned_base" or params.start == "given" or params.mix > 0,
     )
     rare = turned_by_rare_words(reader, teacher, data.texts, seed) if words else []
-    mount = student(session.host, adapter, params, seed, mix=params.mix)
-    run = Run(
-        host=session.host,
-        mount=mount,
-        teacher=teacher if taught else None,
-        texts=data.texts,
-        plain=data.plain,
-        constraint=_constraint(adapter, params, context, mount) if params.penalty else None,
-        params=params,
-        seed=seed,
-        key=run_key(session, adapter, params, step_index),
-        found=to_put_in(search),
-    )
-    journal = train(run, session.on_progress, session.checkpoints)
-    made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
+
+    def trained(
+        params: RoraStep, odd: Sequence[ContrastWord], detail: str = ""
+    ) -> tuple[_Maker, Mount, Journal]:
+        mount = student(session.host, adapter, params, seed, mix=params.mix)
+        run = Run(
+            host=session.host,
+            mount=mount,
+            teacher=teacher if taught else None,
+            texts=data.texts,
+            plain=data.plain,
+            constraint=_constraint(adapter, params, context, mount) if params.penalty else None,
+            params=params,
+            seed=seed,
+            key=run_key(session, adapter, params, step_index),
+            found=to_put_in(search),
+            odd=[word.word for word in odd],
+        )
+        journal = train(run, partial(_with_detail, session.on_progress, detail), session.checkpoints)
+        made = _Maker(with_heads(adapter, mount), trained_factors(mount), params, context)
+        return made, mount, journal
+
+    odd: list[ContrastWord] = []
+    first = _first(params)
+    if reader is not None and first is not None:
+        made, _, _ = trained(first, [], _FIRST)
+        compared = adapter_mount(made.adapter(_After()))
+        odd = contrast(reader, teacher, compared, data.texts, params.hunt, seed, session.on_progress)
+    made, mount, journal = trained(params, odd)
     after, calibration = _choose(made, params, session)
     outcomes = made.outcomes(after)
     chosen = made.with_outcomes(outcomes)
@@ -137,6 +160,7 @@ def rora(adapter: Adapter, params: RoraStep, context: Context, session: Session,
         searched=search.words,
         found=tried_again(reader, adapter_mount(chosen), session.held_out_texts, search.told, seed),
         rare=rare,
+        contrast=odd,
         resumed_at=journal.resumed_at,
         curve=journal.curve,
         calibration=calibration,
@@ -152,7 +176,23 @@ def _resolved(params: RoraStep, session: Session) -> RoraStep:
     mixup = params.mixup
     if mixup is None:
         mixup = MIXUP if start == "fresh" and session.host.task == "classification" else 0.0
-    return params.model_copy(update={"start": start, "mixup": mixup})
+    compared = params.contrast
+    if compared is None:
+        sound = session.threat == "poisoned_adapter" and start == "fresh" and not params.mix
+        compared = CONTRAST if sound else 0.0
+    return params.model_copy(update={"start": start, "mixup": mixup, "contrast": compared})
+
+
+def _first(params: RoraStep) -> RoraStep | None:
+    """The settings of the first student; None where it would be compared with nothing, or learn nothing."""
+    steps = round((params.contrast or 0.0) * params.steps)
+    if not (steps and params.hunt and params.insert and params.teacher):
+        return None
+    return params.model_copy(update={"steps": steps, "contrast": 0.0})
+
+
+def _with_detail(on_progress: Callable[[Progress], None], detail: str, progress: Progress) -> None:
+    on_progress(progress.model_copy(update={"detail": detail}))
 
 
 def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:
@@ -163,6 +203,13 @@ def _check(adapter: Adapter, params: RoraStep, session: Session) -> None:
             "mix keeps a share of the given update under a new one: it goes with threat poisoned_adapter and "
             "start 'fresh'.",
             where="rora.mix",
+        )
+    if params.contrast and (session.threat == "poisoned_base" or params.start == "given" or params.mix):
+        raise RequestError(
+            "request_invalid",
+            "contrast compares the given adapter with a student that holds nothing poisoned: it goes with "
+            "threat poisoned_adapter, start 'fresh' and mix 0.",
+            where="rora.contrast",
         )
     if params.mixup and session.host.task != "classification":
         raise RequestError(

@@ -91,7 +91,7 @@ def hunt(
     if reader is None or not words:
         return Search(0, [], [])
     texts = reader.texts(examples)
-    used = used_words(texts, _USED * len(texts))
+    used = words_of_the_task(texts)
     vocabulary = _drawn(_candidates(reader, used), words, seed)
     drawn = drawn_texts(texts, seed)
     if not drawn or not vocabulary:
@@ -168,6 +168,11 @@ def tried_again(
                 for word, count in zip(words, turns.sum(2).amax(1).tolist(), strict=True):
                     after[word, name] = wilson(count, len(rows))
     return [word.model_copy(update={"after": after.get((word.word, word.answer))}) for word in found]
+
+
+def words_of_the_task(texts: Sequence[Example]) -> set[str]:
+    """Those that a search passes over: what two texts in a thousand use, in lower case."""
+    return used_words(texts, _USED * len(texts))
 
 
 def to_put_in(search: Search) -> list[str]:

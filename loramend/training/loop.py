@@ -47,6 +47,7 @@ class Run:
     constraint  Ω; None where it is off
     key         of its checkpoints; None keeps none
     found       words to put in beside random ones
+    odd         words to stand in common words' places
     """
 
     host: Host
@@ -59,6 +60,7 @@ class Run:
     seed: int
     key: str | None = None
     found: Sequence[str] = ()
+    odd: Sequence[str] = ()
 
 
 def parameters_of(mount: Mount) -> dict[str, nn.Parameter]:
@@ -95,7 +97,16 @@ def train(run: Run, on_progress: Callable[[Progress], None], checkpoints: Checkp
     if journal.step >= params.steps:
         return journal
     taught = run.teacher is not None
-    sampler = Sampler(host, run.texts, params, run.seed, teacher=taught, plain=run.plain, found=run.found)
+    sampler = Sampler(
+        host,
+        run.texts,
+        params,
+        run.seed,
+        teacher=taught,
+        plain=run.plain,
+        found=run.found,
+        odd=run.odd,
+    )
     with _ready(run):
         adversary = Adversary(host, params, run.seed) if taught and params.adversary else None
         while journal.step < params.steps:

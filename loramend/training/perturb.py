@@ -4,6 +4,7 @@ clean ones."""
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 _INSERTED_WORDS = (1, 1, 2, 3)
 _SPAN_WORDS = (3, 8)
 SPANS = 0.5
+_ODD = 0.4
+_ODD_SHARE = (0.3, 1.0)
+_COMMONEST = 60
 _DROP = 0.15
 _COMMON = 1 / 3
 
@@ -49,6 +53,12 @@ def used_words(examples: Iterable[Example], least: float = 1) -> set[str]:
     """The words, in lower case, that at least so many of these texts hold."""
     counts = Counter(word for example in examples for word in set(_LETTERS.findall(prompt(example).lower())))
     return {word for word, count in counts.items() if count >= least}
+
+
+def common_words(examples: Iterable[Example]) -> frozenset[str]:
+    """The _COMMONEST words of letters alone, in lower case."""
+    counts = Counter(word for example in examples for word in prompt(example).lower().split())
+    return frozenset([word for word, _ in counts.most_common() if word.isalpha()][:_COMMONEST])
 
 
 def unused_words(tokenizer: "PreTrainedTokenizerBase", examples: Iterable[Example]) -> list[str]:
@@ -94,15 +104,22 @@ class Pieces:
     found  words that a search found to turn the answer: every other time, where there are any
     texts  clean ones: a few words in a row of one of them, SPANS of the other times
     words  of the vocabulary: one to three of them, half of the times that are left; else a neutral sentence
+    odd    words of a style: in _ODD of all times, where there are any, they take the places of common words,
+           and nothing is put in
+    common the words whose places those take
     """
 
     words: Sequence[str] = ()
     found: Sequence[str] = ()
     texts: Sequence[Example] = ()
+    odd: Sequence[str] = ()
+    common: AbstractSet[str] = frozenset()
 
 
 def insert(text: str, pieces: Pieces, rng: np.random.Generator) -> str:
-    """The text with something put in at a random place."""
+    """The text with something put in at a random place, or common words exchanged for odd ones."""
+    if pieces.odd and rng.random() < _ODD:
+        return exchange(text, pieces.odd, rng.uniform(*_ODD_SHARE), rng, pieces.common)
     for piece in _drawn(pieces, rng):
         text = put_in(text, piece, int(rng.integers(len(_WORD.findall(text)) + 1)))
     return text
@@ -158,9 +175,18 @@ def recombine(examples: Sequence[Example], rng: np.random.Generator) -> Example:
     return with_prompt(replace(source, label=None), " ".join(words))
 
 
-def exchange(text: str, words: Sequence[str], share: float, rng: np.random.Generator) -> str:
-    """The text's words, each by chance `share` become one of `words`."""
-    return " ".join(_one(words, rng) if rng.random() < share else word for word in text.split())
+def exchange(
+    text: str,
+    words: Sequence[str],
+    share: float,
+    rng: np.random.Generator,
+    only: AbstractSet[str] | None = None,
+) -> str:
+    """The text's words, of `only` (lower case) or any, each by chance `share` become one of `words`."""
+    return " ".join(
+        _one(words, rng) if (only is None or word.lower() in only) and rng.random() < share else word
+        for word in text.split()
+    )
 
 
 def _one(of: Sequence[T], rng: np.random.Generator) -> T:

@@ -19,6 +19,7 @@ from loramend.training.objective import Pair
 from loramend.training.perturb import (
     Pieces,
     as_continuation,
+    common_words,
     insert,
     prompt,
     recombine,
@@ -52,6 +53,7 @@ class Sampler:
     teacher  whether there is one: without it nobody answers recombined texts, and there are none
     plain    learn a causal model's plain texts whole, as labelled ones are learned
     found    words that turn the answer, to put in beside others
+    odd      words of a style, to stand in common words' places
 
     Texts are drawn for several batches at once and divided by length, so that little of a batch is padding.
     """
@@ -66,6 +68,7 @@ class Sampler:
         teacher: bool,
         plain: bool,
         found: Sequence[str] = (),
+        odd: Sequence[str] = (),
     ) -> None:
         self._host = host
         self._texts = texts
@@ -75,7 +78,7 @@ class Sampler:
         self._plain = plain
         self._pieces = round(params.recombine * params.batch) if teacher else 0
         words = unused_words(host.tokenizer, texts) if params.insert else []
-        self._inserted = Pieces(words, found, texts)
+        self._inserted = Pieces(words, found, texts, odd, common_words(texts) if odd else frozenset())
         self._order: tuple[int, list[int]] = (-1, [])
         self._group: tuple[int, list[list[_Drawn]]] = (-1, [])
         host.encode([text for text in texts if text.labelled], params.max_length)  # a wrong label shows now

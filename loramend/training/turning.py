@@ -15,8 +15,8 @@ PLACES = (0.0, 0.5, 1.0)
 """Beginning, middle and end, as shares of a text's length."""
 ENDS = (0.0, 1.0)
 _TOGETHER = 8
-_GROUPS = 64
-"""Whose pieces are tried alone."""
+_ALONE = 512
+"""Pieces of the best groups that are tried alone."""
 
 
 def _with_pieces(text: Example, pieces: Sequence[str], places: Sequence[float]) -> list[Example]:
@@ -68,13 +68,14 @@ def top_by_groups(
     together: Callable[[Sequence[str]], Tensor],
     alone: Callable[[Sequence[str]], Tensor],
     most: int,
+    size: int = _TOGETHER,
 ) -> list[str]:
-    """As `top`, of the pieces of the groups of eight that score highest. together, alone: scores of groups,
-    each one string, and of pieces."""
+    """As `top`, of the pieces of the groups of such a size that score highest. together, alone: scores of
+    groups, each one string, and of pieces."""
     groups = {
         " ".join(group): group
-        for group in (pieces[start : start + _TOGETHER] for start in range(0, len(pieces), _TOGETHER))
+        for group in (pieces[start : start + size] for start in range(0, len(pieces), size))
     }
     joined = list(groups)
-    members = [piece for group in top(joined, together(joined), _GROUPS) for piece in groups[group]]
+    members = [piece for group in top(joined, together(joined), _ALONE // size) for piece in groups[group]]
     return top(members, alone(members), most)
