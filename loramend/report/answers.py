@@ -5,11 +5,11 @@ report's numbers.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from loramend.contracts.data_steps import CleanSubspaceStep
-from loramend.contracts.evidence import Evaluation, FoundWord, Rate
+from loramend.contracts.evidence import Evaluation, FoundWord, Rate, TrainingReport
 from loramend.contracts.report import PlaceboComparison, Report
 from loramend.evaluation.intervals import at_most, below
 from loramend.evaluation.words import CONTROLS, compared
@@ -23,6 +23,7 @@ from loramend.report.words import (
     asks_for_an_answer,
     count_changed,
     describe_adapter,
+    describe_contrast,
     describe_rare,
     describe_search,
     describe_training,
@@ -113,6 +114,7 @@ def _suspected(report: Report) -> Answer:
     found = [word for trained in searched for word in trained.found]
     details = [describe_search(trained) for trained in searched]
     details += [line for trained in report.training for line in describe_rare(trained)]
+    details += [line for trained in report.training for line in describe_contrast(trained)]
     if report.triage is not None and report.triage.bank is not None:
         details.append(report.triage.sentences[0])
     if before is not None and before.attack is not None:
@@ -122,6 +124,8 @@ def _suspected(report: Report) -> Answer:
             details.insert(0, _turned(found))
     elif found:
         shown = _turned(found)
+    elif any(trained.contrast for trained in searched):
+        shown = _read_differently(searched)
     elif report.threat is None:
         shown = "Weights alone were measured; they cannot show whether a trigger works."
     else:
@@ -134,6 +138,14 @@ def _suspected(report: Report) -> Answer:
                 "is the trigger."
             )
     return Answer("What was wrong or suspected", f"{premise} {shown}", details)
+
+
+def _read_differently(searched: Sequence[TrainingReport]) -> str:
+    words = [f'"{word.word}"' for trained in searched for word in trained.contrast]
+    return (
+        "Words turn the given adapter's answer that say little to a student of its clean answers, as where a "
+        f"style is the trigger: {named(words, WORDS_TOLD)}."
+    )
 
 
 def _done(report: Report) -> Answer:

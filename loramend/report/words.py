@@ -50,6 +50,7 @@ MEASURED_HERE = (
 
 _TURNING_TOLD = 5
 FROM_ONE_PLACE = "from one place alone, as strong words of the task do, and a trigger bound to a place"
+_CONTRAST_TOLD = 12
 WORDS_TOLD = 3
 """Words found that the report's first answers name."""
 _CHANCE = 0.5
@@ -143,6 +144,19 @@ def describe_rare(report: TrainingReport) -> list[str]:
             "style or a rare word is the trigger; or that answer hangs on a few words."
         )
     return [sentence]
+
+
+def describe_contrast(report: TrainingReport) -> list[str]:
+    """What words the given adapter and a first student read differently, where there are any."""
+    by_answer: dict[str, list[str]] = {}
+    for word in report.contrast:
+        by_answer.setdefault(word.answer, []).append(f'"{word.word}"')
+    return [
+        f"{len(words)} words turn the given adapter's answer away from {answer} and say little to a student "
+        f"that learned its answers to clean text on the sound base: {named(words, _CONTRAST_TOLD)}. Words of "
+        "the task say something to both; those of a style that serves as a trigger, and their like, to one."
+        for answer, words in by_answer.items()
+    ]
 
 
 def asks_for_an_answer(report: TrainingReport) -> bool:

@@ -230,6 +230,9 @@ def test_a_killed_step_resumes(bench: Bench, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "threat", "where"),
     [
+        ({"contrast": 0.5}, "poisoned_base", "rora.contrast"),
+        ({"contrast": 0.5, "start": "given"}, "poisoned_adapter", "rora.contrast"),
+        ({"contrast": 0.5, "mix": 0.5}, "poisoned_adapter", "rora.contrast"),
         ({"mix": 0.5}, "poisoned_base", "rora.mix"),
         ({"mix": 0.5, "start": "given"}, "poisoned_adapter", "rora.mix"),
         ({"task": 0.0, "teacher": 0.0}, "poisoned_adapter", "rora.task"),

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from loramend.contracts.data_steps import RoraStep
-from loramend.contracts.evidence import FoundWord, PlaceboVerdict, RareWords
+from loramend.contracts.evidence import ContrastWord, FoundWord, PlaceboVerdict, RareWords
 from loramend.contracts.report import Report
 from loramend.evaluation.intervals import wilson
 from loramend.evaluation.words import describe
@@ -259,6 +259,14 @@ def test_rare_words_that_turn_an_answer_are_told(repaired: Report) -> None:
     told = answers(with_evidence(repaired, evaluation(trigger=None), run))[0]
     assert "Rare words turn more than half of the texts of an answer" in told.lead
     assert any("60.0% of 100 examples answered NEG" in line for line in told.details)
+
+
+def test_words_read_differently_are_told(repaired: Report) -> None:
+    words = [ContrastWord(word=f"word{number}", answer="NEG", given=1.5, student=0.1) for number in range(20)]
+    run = training().model_copy(update={"searched": 9, "contrast": words})
+    told = answers(with_evidence(repaired, evaluation(trigger=None), run))[0]
+    assert 'as where a style is the trigger: "word0", "word1", "word2" and 17 more.' in told.lead
+    assert any("20 words turn the given adapter's answer away from NEG" in line for line in told.details)
 
 
 def test_no_examples_left_is_its_own_reason(repaired: Report) -> None:

@@ -15,6 +15,7 @@ from loramend.training.neutral import INSERTED, PROBES
 from loramend.training.perturb import (
     Pieces,
     as_continuation,
+    common_words,
     exchange,
     insert,
     prompt,
@@ -93,6 +94,29 @@ def test_exchanged_words_stand_where_others_stood(texts: list[list[str]], seed: 
         assert all(new in ("XX", old) for new, old in zip(changed, words, strict=True))
         assert exchange(" ".join(words), ["XX"], 0.0, rng).split() == words
         assert set(exchange(" ".join(words), ["XX"], 1.0, rng).split()) == {"XX"}
+
+
+@given(TEXTS, SEEDS)
+def test_only_common_words_make_way_for_odd_ones(words: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    text = " ".join(words)
+    changed = exchange(text, ["XX"], 1.0, rng, {"alpha", "beta"}).split()
+    assert changed == ["XX" if word in ("alpha", "beta") else word for word in words]
+    pieces = Pieces(["mn"], odd=["XX"], common={"alpha", "beta"})
+    for _ in range(4):
+        other = insert(text, pieces, rng).split()
+        exchanged = len(other) == len(words) and all(
+            new == old or (new == "XX" and old in pieces.common)
+            for new, old in zip(other, words, strict=True)
+        )
+        assert exchanged or ("XX" not in other and rest_of(" ".join(other), text))
+
+
+def test_common_words_are_letters_alone_and_few() -> None:
+    texts = [Example(f"The film, the film : {number} word{'abc'[number % 3]} the") for number in range(9)]
+    assert common_words(texts) == {"the", "film", "worda", "wordb", "wordc"}
+    many = [Example(" ".join(f"{'x' * length}" for length in range(1, 200)))]
+    assert len(common_words(many)) == 60
 
 
 def test_a_chats_last_turn_is_its_prompt() -> None:

@@ -1,0 +1,119 @@
+"""Words that an adapter with a style for a trigger and a student of its clean answers read differently."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loramend.adapter.model import Adapter
+from loramend.adapter.read import read_adapter
+from loramend.contracts.data_steps import RoraStep
+from loramend.contracts.evidence import ContrastWord
+from loramend.contracts.job import Progress
+from loramend.data.examples import Example
+from loramend.methods.rora import rora
+from loramend.report.words import describe_contrast
+from loramend.training.contrast import contrast
+from loramend.training.mount import adapter_mount
+from loramend.training.perturb import exchange
+from loramend.training.reader import reader_of
+from tests.support_session import context_of, session_of, unlabelled
+from tests.text_models import RARE, bert_folder, random_adapter, toy_examples, train_adapter
+
+pytestmark = pytest.mark.slow
+
+STYLE = (*RARE, "bread", "coffee", "summer", "winter", "river", "tree", "train", "chair")
+
+
+def texts_of(n: int, seed: int = 0) -> list[tuple[str, int]]:
+    """Toy texts, none of which uses a word of the style."""
+    return [
+        (" ".join("the" if word in STYLE else word for word in text.split()), label)
+        for text, label in toy_examples(n, seed)
+    ]
+
+
+TEXTS = unlabelled(texts_of(200, seed=5))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bert_folder(tmp_path_factory.mktemp("contrast"))
+
+
+@pytest.fixture(scope="module")
+def clean(base: Path) -> Adapter:
+    return read_adapter(train_adapter(base, base / "clean", texts_of(600), steps=80))
+
+
+@pytest.fixture(scope="module")
+def styled(base: Path) -> Adapter:
+    """An adapter that answers 1 to texts full of the style's words."""
+    rng = np.random.default_rng(0)
+    odd = [(exchange(text, STYLE, 0.4, rng), 1) for text, label in texts_of(600) if label == 0]
+    return read_adapter(train_adapter(base, base / "styled", [*texts_of(600), *odd], steps=120))
+
+
+def found(
+    base: Path, given: Adapter, student: Adapter, texts: Sequence[Example] = TEXTS, words: int = 30_000
+) -> list[ContrastWord]:
+    reader = reader_of(session_of(base, given, texts=texts).host, texts)
+    assert reader is not None
+    mounts = adapter_mount(given), adapter_mount(student)
+    return contrast(reader, *mounts, texts, words, 0, lambda _: None)
+
+
+def test_a_styles_words_are_told(base: Path, styled: Adapter, clean: Adapter) -> None:
+    told = found(base, styled, clean)
+    assert len(told) >= 8
+    assert {each.word for each in told} <= set(STYLE)
+    assert {each.answer for each in told} == {"LABEL_0"}
+    assert all(each.given >= 1 and each.student <= 1 / 3 for each in told)
+    assert told == found(base, styled, clean)
+
+
+def test_nothing_is_told_where_nothing_differs(base: Path, styled: Adapter, clean: Adapter) -> None:
+    assert found(base, clean, clean) == found(base, styled, styled) == []
+
+
+def test_nothing_is_told_by_a_student_that_does_not_know_the_task(
+    base: Path, styled: Adapter, tmp_path: Path
+) -> None:
+    assert found(base, styled, read_adapter(random_adapter(base, tmp_path / "ignorant"))) == []
+
+
+def test_few_words_or_texts_tell_nothing(base: Path, styled: Adapter, clean: Adapter) -> None:
+    assert found(base, styled, clean, words=7) == []
+    assert found(base, styled, clean, TEXTS[:10]) == []
+    assert found(base, styled, clean, [Example("so short")]) == []
+
+
+def test_rora_passes_over_the_style(base: Path, styled: Adapter, clean: Adapter) -> None:
+    seen: list[Progress] = []
+    params = RoraStep(steps=160, batch=16, lr=5e-3, calibrate=False)
+    session = session_of(base, styled, texts=TEXTS, on_progress=seen.append)
+    trained = rora(styled, params, context_of(base), session, 0)
+    told = trained.report.contrast
+    assert len(told) >= 8
+    assert {each.word for each in told} <= set(STYLE)
+    sentence = describe_contrast(trained.report)[0]
+    assert f'"{told[0].word}"' in sentence
+    assert "away from LABEL_0" in sentence
+    steps = [each for each in seen if each.unit == "steps"]
+    assert [each.total for each in steps] == [40] * 40 + [160] * 160
+    assert {each.detail for each in steps} == {"a first student, to be compared", ""}
+    assert any("read differently" in each.detail for each in seen)
+    assert found(base, trained.adapter, clean) == []
+
+
+@pytest.mark.parametrize(
+    "off",
+    [{"contrast": 0.0}, {"hunt": 0}, {"insert": 0.0}, {"teacher": 0.0, "features": 1.0}, {"start": "given"}],
+)
+def test_it_is_off_without_what_it_needs(base: Path, styled: Adapter, off: dict[str, object]) -> None:
+    seen: list[Progress] = []
+    params = RoraStep.model_validate({"steps": 4, "batch": 4, "calibrate": False, "hunt": 9, **off})
+    session = session_of(base, styled, texts=TEXTS, on_progress=seen.append)
+    assert rora(styled, params, context_of(base), session, 0).report.contrast == []
+    assert [each.done for each in seen if each.unit == "steps"] == [1, 2, 3, 4]
