@@ -105,15 +105,17 @@ def report_of(api: Running, record: JobRecord) -> Report:
     return Report.model_validate_json(answer.text)
 
 
-def until_step(bench: Bench, record: JobRecord, step: int) -> None:
-    """Returns as soon as the job's training has come that far and left a checkpoint."""
+def until_step(bench: Bench, record: JobRecord, step: int, student: str = "") -> None:
+    """Returns as soon as the job's training, or its first student's, has come that far and left a
+    checkpoint."""
 
     def there() -> bool:
         now = bench.get(record)
         assert now.status in ("queued", "running"), now.error
         progress = now.progress
-        training = progress is not None and progress.phase == "train" and progress.done >= step
-        return training and bool(now.checkpoints)
+        if progress is None or (progress.phase, progress.unit) != ("train", "steps"):
+            return False
+        return progress.detail.startswith(student) and progress.done >= step and bool(now.checkpoints)
 
     wait_for(there, what=f"training step {step}")
 
@@ -121,7 +123,7 @@ def until_step(bench: Bench, record: JobRecord, step: int) -> None:
 def test_a_training_that_is_killed_and_handed_back_ends_with_the_same_weights(
     bench: Bench, api: Running, post: Post
 ) -> None:
-    request = {"steps": [RORA], "evaluation": {"controls": False, "probes": 0}}
+    request = {"steps": [RORA | {"contrast": 0.0}], "evaluation": {"controls": False, "probes": 0}}
     parts = {"clean": CLEAN, "unlabelled": PLAIN, "evaluation": TEST}
     with bench.worker(["train"]) as first:
         undisturbed = bench.ended(post(request, **parts))
@@ -151,11 +153,29 @@ def test_a_training_that_is_killed_and_handed_back_ends_with_the_same_weights(
     assert not any(bench.storage.exists(ref.sha256) for ref in waiting.checkpoints.values())
 
 
+def test_a_first_student_that_is_killed_goes_on_and_changes_nothing(
+    bench: Bench, api: Running, post: Post
+) -> None:
+    request = {"steps": [RORA | {"contrast": 1.0}]}
+    with bench.worker(["train"]) as first:
+        undisturbed = bench.ended(post(request, clean=CLEAN, unlabelled=PLAIN))
+        record = post(request, clean=CLEAN, unlabelled=PLAIN)
+        until_step(bench, record, 10, "a first student")
+        first.process.kill()
+        first.process.wait()
+    assert len(bench.get(record).checkpoints) == 1
+    with bench.worker(["train"]):
+        ended = bench.ended(record)
+    assert weights(ended) == weights(undisturbed)
+    (training,) = report_of(api, ended).training
+    assert training.resumed_at == []
+
+
 def test_progress_tells_the_loss_and_a_cancel_is_heard_within_the_training(
     bench: Bench, api: Running, post: Post
 ) -> None:
     with bench.worker(["train"]):
-        record = post({"steps": [RORA | {"steps": 100_000}]}, clean=CLEAN)
+        record = post({"steps": [RORA | {"steps": 100_000, "contrast": 0.0}]}, clean=CLEAN)
         until_step(bench, record, 10)
         events = httpx.get(f"{api.url}/jobs/{record.id}/events").json()["events"]
         told = [e["data"] for e in events if e["type"] == "progress" and e["data"]["phase"] == "train"]
