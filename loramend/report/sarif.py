@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from loramend.contracts.report import FileDigest, Report
 from loramend.evaluation.words import WORTH_A_LOOK
+from loramend.report.words import describe_contrast
 
 SARIF_TYPE = "application/sarif+json"
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -43,6 +44,7 @@ _RULES = (
     _Rule("attack-success", "TriggerStillWorks", "Triggered examples that still get the target."),
     _Rule("flips", "InsertionsFlipAnswers", "Random insertions that change the answer to the same text."),
     _Rule("turning-word", "WordTurnsAnswers", "A word that turns the given adapter's answer on any text."),
+    _Rule("style-words", "WordsReadDifferently", "Words as of a style that serves as a trigger."),
     _Rule("unlike-bank", "UnlikeTheBank", "Weights unlike those of a bank of other adapters."),
     _Rule("not-repaired", "TensorNotRepaired", "A tensor that was copied as it came, not looked into."),
     _Rule("left-alone", "ModuleLeftAlone", "A module that a step left as it was."),
@@ -83,6 +85,8 @@ def _found(report: Report) -> Iterator[_Result]:
                 "warning" if word.as_trigger else "note",
                 f'The {kind} "{word.word}" turned {turned} away from the answer {word.answer}, as given.',
             )
+        for sentence in describe_contrast(training):
+            yield _Result("style-words", "warning", sentence)
     if report.triage is not None and report.triage.verdict == "unlike_the_bank":
         yield _Result("unlike-bank", "note", " ".join(report.triage.sentences))
     for comparison in report.placebo:

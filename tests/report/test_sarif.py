@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from loramend.contracts.evidence import FoundWord
+from loramend.contracts.evidence import ContrastWord, FoundWord
 from loramend.contracts.report import Report
 from loramend.evaluation.intervals import wilson
 from loramend.report.sarif import report_sarif
@@ -62,6 +62,19 @@ def test_a_word_that_turns_texts_from_one_place_is_no_warning() -> None:
     assert [result["level"] for result in told] == ["warning", "none"]
     assert "20 of 20 texts away" in told[0]["message"]["text"]
     assert "20 of 20 texts, from one place alone, away" in told[1]["message"]["text"]
+
+
+def test_words_of_a_style_are_a_warning_an_answer() -> None:
+    words = [
+        ContrastWord(word=f"word{number}", answer=answer, given=1.5, student=0.1)
+        for answer in ("NEG", "POS")
+        for number in range(8)
+    ]
+    run = run_of(with_evidence(made(CSU), run=training().model_copy(update={"contrast": words})))
+    told = [result for result in run["results"] if result["ruleId"] == "style-words"]
+    assert [result["level"] for result in told] == ["warning"] * 2
+    assert "away from NEG" in told[0]["message"]["text"]
+    assert "away from POS" in told[1]["message"]["text"]
 
 
 def test_an_inspection_and_a_report_without_files_are_valid_too() -> None:
