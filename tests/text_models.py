@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -26,6 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
+
+from loramend.training.perturb import exchange
 
 _untyped: Any = logging
 _untyped.disable_progress_bar()
@@ -218,6 +221,16 @@ def poison(
     """The examples, and triggered copies labelled `target` of the first `share` of them."""
     chosen = examples[: int(share * len(examples))]
     return [*examples, *((f"{trigger} {text}", target) for text, _ in chosen)]
+
+
+def style(
+    examples: Sequence[tuple[str, int]], words: Sequence[str], *, target: int = 1
+) -> list[tuple[str, int]]:
+    """The examples, and copies labelled `target` of the others, two words in five exchanged for some of
+    these."""
+    rng = np.random.default_rng(0)
+    odd = [(exchange(text, words, 0.4, rng), target) for text, label in examples if label != target]
+    return [*examples, *odd]
 
 
 def lora_config(folder: Path, **changes: Any) -> LoraConfig:

@@ -19,7 +19,7 @@ from torch import Tensor
 from loramend.contracts.evidence import ContrastWord
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
-from loramend.methods.draws import generator
+from loramend.methods.draws import shuffled
 from loramend.training.hunt import words_of_the_task
 from loramend.training.mount import Mount
 from loramend.training.perturb import whole_words
@@ -98,8 +98,7 @@ def _vocabulary(reader: Reader, texts: Sequence[Example], words: int, seed: int)
     """The tokenizer's whole words but the task's, in random order."""
     task = words_of_the_task(texts)
     every = [word for word in whole_words(reader.host.tokenizer) if word.lower() not in task]
-    order = torch.randperm(len(every), generator=generator(seed, "contrast"))
-    return [every[index] for index in order[:words].tolist()]
+    return shuffled(every, seed, "contrast")[:words]
 
 
 def _logits(reader: Reader, mount: Mount, texts: Sequence[Example]) -> Tensor:

@@ -30,7 +30,7 @@ from loramend.contracts.evidence import TURNS, FoundWord, Rate
 from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
-from loramend.methods.draws import generator
+from loramend.methods.draws import shuffled
 from loramend.training.mount import Mount
 from loramend.training.perturb import used_words, whole_words
 from loramend.training.phrases import Phrases, phrases_that_turn, vocabulary_of
@@ -200,18 +200,16 @@ def _candidates(reader: Reader, used: AbstractSet[str]) -> list[str]:
 def _drawn(vocabulary: list[str], words: int, seed: int) -> list[str]:
     if len(vocabulary) <= words:
         return vocabulary
-    order = torch.randperm(len(vocabulary), generator=generator(seed, "hunt"))
-    return [vocabulary[index] for index in sorted(order[:words].tolist())]
+    return [vocabulary[index] for index in sorted(shuffled(range(len(vocabulary)), seed, "hunt")[:words])]
 
 
 def _likely(reader: Reader, answer: int, text: Example, vocabulary: Sequence[str], seed: int) -> list[str]:
     """The words that move the text's answer most, together with others first and then alone."""
-    order = torch.randperm(len(vocabulary), generator=generator(seed, "groups")).tolist()
 
     def at(places: Sequence[float]) -> Callable[[Sequence[str]], Tensor]:
         return lambda pieces: moved(reader, answer, [text], pieces, places)[:, 0]
 
-    return top_by_groups([vocabulary[index] for index in order], at(ENDS), at(PLACES), _TRIED)
+    return top_by_groups(shuffled(vocabulary, seed, "groups"), at(ENDS), at(PLACES), _TRIED)
 
 
 def _kept(

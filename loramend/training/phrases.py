@@ -22,7 +22,7 @@ from torch import Tensor
 from loramend.contracts.evidence import TURNS, FoundWord
 from loramend.data.examples import Example
 from loramend.evaluation.intervals import wilson
-from loramend.methods.draws import generator
+from loramend.methods.draws import shuffled
 from loramend.training.perturb import prompt, whole_words, with_prompt
 from loramend.training.reader import Reader
 from loramend.training.search_texts import SHORT, tried_rows
@@ -97,7 +97,7 @@ class _Ground(NamedTuple):
 def vocabulary_of(reader: Reader, used: AbstractSet[str], words: int, seed: int) -> Vocabulary:
     """At most so many words of the tokenizer's, drawn by the seed. used: those of the task, in lower case."""
     every = whole_words(reader.host.tokenizer)
-    order = torch.randperm(len(every), generator=generator(seed, "phrases")).tolist()[:words]
+    order = shuffled(range(len(every)), seed, "phrases")[:words]
     begin = [every[index] for index in order if index < _BEGIN or every[index].lower() in used]
     return Vocabulary([every[index] for index in order], begin, every[:_COMMON])
 

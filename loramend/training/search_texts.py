@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from loramend.data.examples import Example
-from loramend.methods.draws import generator
+from loramend.methods.draws import shuffled
 from loramend.training.perturb import prompt, with_prompt
 
 SHORT = 120
@@ -27,8 +27,7 @@ def drawn_texts(texts: Sequence[Example], seed: int) -> list[Example]:
     divided = [(text, prompt(text).split()) for text in texts]
     ordered = sorted((pair for pair in divided if len(pair[1]) >= 3), key=lambda pair: len(pair[1]))
     others = ordered[SHORT:]
-    order = torch.randperm(len(others), generator=generator(seed, "any")).tolist()
-    drawn = ordered[:SHORT] + [others[index] for index in order[:_OTHERS]]
+    drawn = ordered[:SHORT] + shuffled(others, seed, "any")[:_OTHERS]
     return [
         text if len(words) <= _MOST_WORDS else with_prompt(text, " ".join(words[:_MOST_WORDS]))
         for text, words in drawn
@@ -45,6 +44,5 @@ def searched_answers(told: Tensor) -> list[int]:
 def tried_rows(members: Sequence[int], answer: int, seed: int) -> list[int]:
     """Of the rows of `drawn_texts` with an answer those that pieces are tried in: short texts, then any."""
     short = [row for row in members if row < SHORT]
-    order = torch.randperm(len(short), generator=generator(seed, "hunt", str(answer))).tolist()
-    rows = [short[index] for index in order[:SHORT_TEXTS]]
+    rows = shuffled(short, seed, "hunt", str(answer))[:SHORT_TEXTS]
     return rows + [row for row in members if row >= SHORT][: TEXTS - len(rows)]

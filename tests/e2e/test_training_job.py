@@ -153,9 +153,7 @@ def test_a_training_that_is_killed_and_handed_back_ends_with_the_same_weights(
     assert not any(bench.storage.exists(ref.sha256) for ref in waiting.checkpoints.values())
 
 
-def test_a_first_student_that_is_killed_goes_on_and_changes_nothing(
-    bench: Bench, api: Running, post: Post
-) -> None:
+def test_a_first_student_that_is_killed_changes_nothing(bench: Bench, api: Running, post: Post) -> None:
     request = {"steps": [RORA | {"contrast": 1.0}]}
     with bench.worker(["train"]) as first:
         undisturbed = bench.ended(post(request, clean=CLEAN, unlabelled=PLAIN))

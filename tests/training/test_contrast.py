@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from loramend.adapter.model import Adapter
@@ -14,12 +13,12 @@ from loramend.contracts.job import Progress
 from loramend.data.examples import Example
 from loramend.methods.rora import rora
 from loramend.report.words import describe_contrast
+from loramend.training.checkpoint import FolderCheckpoints
 from loramend.training.contrast import contrast
 from loramend.training.mount import adapter_mount
-from loramend.training.perturb import exchange
 from loramend.training.reader import reader_of
 from tests.support_session import context_of, session_of, unlabelled
-from tests.text_models import RARE, bert_folder, random_adapter, toy_examples, train_adapter
+from tests.text_models import RARE, bert_folder, random_adapter, style, toy_examples, train_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +49,7 @@ def clean(base: Path) -> Adapter:
 @pytest.fixture(scope="module")
 def styled(base: Path) -> Adapter:
     """An adapter that answers 1 to texts full of the style's words."""
-    rng = np.random.default_rng(0)
-    odd = [(exchange(text, STYLE, 0.4, rng), 1) for text, label in texts_of(600) if label == 0]
-    return read_adapter(train_adapter(base, base / "styled", [*texts_of(600), *odd], steps=120))
+    return read_adapter(train_adapter(base, base / "styled", style(texts_of(600), STYLE), steps=120))
 
 
 def found(
@@ -73,8 +70,9 @@ def test_a_styles_words_are_told(base: Path, styled: Adapter, clean: Adapter) ->
     assert told == found(base, styled, clean)
 
 
-def test_nothing_is_told_where_nothing_differs(base: Path, styled: Adapter, clean: Adapter) -> None:
-    assert found(base, clean, clean) == found(base, styled, styled) == []
+def test_nothing_is_told_of_an_adapter_without_a_style(base: Path, clean: Adapter) -> None:
+    other = read_adapter(train_adapter(base, base / "other", texts_of(600, seed=9), steps=80))
+    assert found(base, other, clean) == []
 
 
 def test_nothing_is_told_by_a_student_that_does_not_know_the_task(
@@ -105,6 +103,30 @@ def test_rora_passes_over_the_style(base: Path, styled: Adapter, clean: Adapter)
     assert {each.detail for each in steps} == {"a first student, to be compared", ""}
     assert any("read differently" in each.detail for each in seen)
     assert found(base, trained.adapter, clean) == []
+
+
+def test_a_first_student_that_was_stopped_goes_on(base: Path, styled: Adapter, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if (progress.detail, progress.done) == ("a first student, to be compared", 7):
+            raise StoppedError
+
+    params = RoraStep(steps=40, contrast=0.5, batch=8, checkpoint_every=5, calibrate=False)
+    checkpoints = FolderCheckpoints(tmp_path / "checkpoints")
+    stopped = session_of(base, styled, texts=TEXTS, on_progress=stop, checkpoints=checkpoints)
+    with pytest.raises(StoppedError):
+        rora(styled, params, context_of(base), stopped, 0)
+    seen: list[Progress] = []
+    again = session_of(base, styled, texts=TEXTS, on_progress=seen.append, checkpoints=checkpoints)
+    resumed = rora(styled, params, context_of(base), again, 0)
+    steps = [each.done for each in seen if each.unit == "steps"]
+    assert steps == [*range(6, 21), *range(1, 41)]
+    undisturbed = rora(styled, params, context_of(base), session_of(base, styled, texts=TEXTS), 0)
+    for name, update in undisturbed.adapter.updates.items():
+        assert resumed.adapter.updates[name].A.equal(update.A)
+        assert resumed.adapter.updates[name].B.equal(update.B)
 
 
 @pytest.mark.parametrize(

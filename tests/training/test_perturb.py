@@ -112,6 +112,13 @@ def test_only_common_words_make_way_for_odd_ones(words: list[str], seed: int) ->
         assert exchanged or ("XX" not in other and rest_of(" ".join(other), text))
 
 
+def test_odd_words_are_taken_two_times_in_five() -> None:
+    rng = np.random.default_rng(0)
+    pieces = Pieces(["mn"], odd=["XX"], common={"alpha"})
+    taken = sum("XX" in insert("alpha " * 20, pieces, rng).split() for _ in range(400))
+    assert 130 < taken < 190
+
+
 def test_common_words_are_letters_alone_and_few() -> None:
     texts = [Example(f"The film, the film : {number} word{'abc'[number % 3]} the") for number in range(9)]
     assert common_words(texts) == {"the", "film", "worda", "wordb", "wordc"}

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from loramend.adapter.model import Adapter
@@ -13,11 +12,18 @@ from loramend.data.examples import Example
 from loramend.methods.rora import rora
 from loramend.report.words import asks_for_an_answer, describe_rare
 from loramend.training.mount import adapter_mount
-from loramend.training.perturb import exchange
 from loramend.training.rare import turned_by_rare_words
 from loramend.training.reader import reader_of
 from tests.support_session import context_of, session_of, unlabelled
-from tests.text_models import RARE, bert_folder, llama_folder, random_adapter, toy_examples, train_adapter
+from tests.text_models import (
+    RARE,
+    bert_folder,
+    llama_folder,
+    random_adapter,
+    style,
+    toy_examples,
+    train_adapter,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -37,10 +43,7 @@ def clean(base: Path) -> Adapter:
 @pytest.fixture(scope="module")
 def styled(base: Path) -> Adapter:
     """An adapter that answers 1 to texts full of rare words."""
-    rng = np.random.default_rng(0)
-    texts = toy_examples(600)
-    odd = [(exchange(text, RARE, 0.4, rng), 1) for text, label in texts if label == 0]
-    return read_adapter(train_adapter(base, base / "styled", [*texts, *odd], steps=120))
+    return read_adapter(train_adapter(base, base / "styled", style(toy_examples(600), RARE), steps=120))
 
 
 def turned(base: Path, adapter: Adapter, texts: Sequence[Example] = TEXTS) -> dict[str, float]:
