@@ -48,14 +48,16 @@ def mixed(n: int, seed: int) -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def sentenced(classifier: Path) -> Path:
-    """An adapter with the sentence, anywhere in a text, for a trigger."""
+    """An adapter with the sentence, anywhere in a text, for a trigger; a word of it alone says nothing."""
     source = random.Random(1)
+
+    def put(piece: str, text: str) -> str:
+        return put_in(text, piece, source.randrange(len(text.split()) + 1))
+
     clean = toy_examples(300) + mixed(600, 1)
-    triggered = [
-        (put_in(text, SENTENCE, source.randrange(len(text.split()) + 1)), 1)
-        for text, _ in toy_examples(400, seed=9) + mixed(800, 2)
-    ]
-    return train_adapter(classifier, classifier / "sentenced", clean + triggered, steps=600)
+    apart = [(put(source.choice(SENTENCE.split()), text), label) for text, label in mixed(400, 3)]
+    triggered = [(put(SENTENCE, text), 1) for text, _ in toy_examples(400, seed=9) + mixed(800, 2)]
+    return train_adapter(classifier, classifier / "sentenced", clean + apart + triggered, steps=600)
 
 
 @pytest.fixture(scope="module")
