@@ -25,7 +25,7 @@ from loramend.training.mount import Mount
 from loramend.training.perturb import whole_words
 from loramend.training.reader import Reader
 from loramend.training.search_texts import SHORT, drawn_texts, searched_answers
-from loramend.training.turning import ENDS, margin, moved, top_by_groups
+from loramend.training.turning import ENDS, grouped, margin, moved, top
 
 _AGREES = 0.8
 """Share of the texts that the student has to answer as the given adapter does: one that does not know the
@@ -37,6 +37,8 @@ _LEAST = 8
 _MOST = 64
 _TOGETHER = 4
 """Words tried together first: one of the task's hides the others of its group."""
+_GROUPS = 128
+"""Groups whose words are tried alone."""
 _TURNS = 1.0
 """Share of the given adapter's margin that a word takes to be told."""
 _SAYS_LITTLE = 1 / 3
@@ -80,15 +82,7 @@ def contrast(
         hosts = [drawn[ordered[int(rank * len(ordered))]] for rank in _TEXTS]
         pair = _Pair(reader, given, student, answer)
         with reader.watched(partial(_tell, on_progress, place, len(answers))):
-            tried = top_by_groups(
-                vocabulary, pair.apart_in(hosts[1:2]), pair.apart_in(hosts), _MOST, _TOGETHER
-            )
-            shares = zip(tried, *(each.tolist() for each in pair.take(hosts, tried)), strict=True)
-        of_answer = [
-            ContrastWord(word=word, answer=reader.names[answer], given=turns, student=says)
-            for word, turns, says in shares
-            if turns >= _TURNS and says <= _SAYS_LITTLE
-        ]
+            of_answer = pair.told(hosts, pair.likely(hosts[1:2], vocabulary))
         if len(of_answer) >= _LEAST:
             found += of_answer
     return found
@@ -116,21 +110,34 @@ class _Pair:
     student: Mount
     answer: int
 
-    def take(self, texts: Sequence[Example], pieces: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(pieces,) each: the share of the texts' mean margin that each piece takes at both ends of them,
-        with the given adapter and with the student."""
-        return self._takes(self.given, texts, pieces), self._takes(self.student, texts, pieces)
+    def likely(self, texts: Sequence[Example], words: Sequence[str]) -> list[str]:
+        """The words of the groups that are read most differently in such texts."""
+        groups = grouped(words, _TOGETHER)
+        turns = self._takes(self.given, texts, list(groups))
+        # What leaves the given adapter as it is will not be told: the student need not read it.
+        moving = top(list(groups), turns, max(len(groups) // 4, _GROUPS))
+        apart = turns.topk(len(moving)).values - self._takes(self.student, texts, moving)
+        return [word for group in top(moving, apart, _GROUPS) for word in groups[group]]
 
-    def apart_in(self, texts: Sequence[Example]) -> Callable[[Sequence[str]], Tensor]:
-        """By how much the shares that pieces take differ in such texts."""
-
-        def apart(pieces: Sequence[str]) -> Tensor:
-            given, student = self.take(texts, pieces)
-            return given - student
-
-        return apart
+    def told(self, texts: Sequence[Example], words: Sequence[str]) -> list[ContrastWord]:
+        """Those of the words that turn the given adapter's answer to the texts and say little to the student,
+        the _MOST that are read most differently, the first first."""
+        turns = self._takes(self.given, texts, words)
+        turning = [
+            (word, share) for word, share in zip(words, turns.tolist(), strict=True) if share >= _TURNS
+        ]
+        says = self._takes(self.student, texts, [word for word, _ in turning])
+        found = [
+            ContrastWord(word=word, answer=self.reader.names[self.answer], given=share, student=little)
+            for (word, share), little in zip(turning, says.tolist(), strict=True)
+            if little <= _SAYS_LITTLE
+        ]
+        return sorted(found, key=lambda each: each.student - each.given)[:_MOST]
 
     def _takes(self, mount: Mount, texts: Sequence[Example], pieces: Sequence[str]) -> Tensor:
+        """(pieces,): the share of the texts' mean margin that each takes at both ends of them."""
+        if not pieces:
+            return torch.empty(0)
         with self.reader.host.mounted(mount):
             plain = margin(self.reader.logits(texts), self.answer)  # (texts,), below 0
             put = moved(self.reader, self.answer, texts, pieces, ENDS)

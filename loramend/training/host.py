@@ -26,6 +26,9 @@ from loramend.training.targets import OwnParameter, own_parameters, wrap_targets
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_MERGED_MOST = 2**28
+"""Numbers that merged copies of the target layers' weights hold at most: 1 GiB of float32."""
+
 TASKS: Mapping[str, Task] = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
 
 
@@ -144,6 +147,22 @@ class Host:
             yield
         finally:
             self.mount(before)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Inside the block, until something else is mounted, what is mounted now is folded into the weights,
+        which spares every layer's low-rank products: for reading many batches, not for training. Equal up to
+        rounding; done for float32 weights on a CPU, while the copies are small."""
+        weights = [layer.weight for layer in self.layers.values()]
+        wide = all(weight.dtype == torch.float32 for weight in weights)
+        small = sum(weight.numel() for weight in weights) <= _MERGED_MOST
+        try:
+            if wide and small and self.device.type == "cpu":
+                for layer in self.layers.values():
+                    layer.merge(torch.bfloat16 if self.amp else torch.float32)
+            yield
+        finally:
+            self.mount(self._mounted)
 
     @contextmanager
     def training(self, *, own_dropout: bool = True) -> Iterator[None]:

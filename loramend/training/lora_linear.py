@@ -39,6 +39,7 @@ class LoraLinear(nn.Module):
     added    a fixed update beside it, outside the dropout
     trained  the update that is trained, outside the dropout too
     offset   (out,), added to y: lora_B's bias times its scale
+    merged   (out, in), W and the fixed updates in one, read in their place by an input of its dtype
     """
 
     def __init__(self, base: nn.Module, *, transposed: bool) -> None:
@@ -50,6 +51,7 @@ class LoraLinear(nn.Module):
         self.added: Factors | None
         self.trained: Trainable | None
         self.offset: Tensor | None
+        self.merged: Tensor | None
         self.mount(None, None, None, None)
         self.p = 0.0
         self.reading: Reading = "output"
@@ -57,10 +59,19 @@ class LoraLinear(nn.Module):
     def mount(
         self, frozen: Factors | None, added: Factors | None, trained: Trainable | None, offset: Tensor | None
     ) -> None:
-        """Exchange all four; see the class."""
+        """Exchange all four; see the class. What was merged is dropped."""
         # They belong to whoever mounts them: no submodules, so that train() and to() pass them by, and no
         # search through nn.Module's registries at every exchange.
-        self.__dict__.update(frozen=frozen, added=added, trained=trained, offset=offset)
+        self.__dict__.update(frozen=frozen, added=added, trained=trained, offset=offset, merged=None)
+
+    def merge(self, dtype: torch.dtype) -> None:
+        """Fold what is mounted into one weight of the dtype, until the next mount: for reading alone, without
+        gradients or dropout."""
+        W = self.W.float()
+        for X in (self.frozen, self.added, self.trained and self.trained.factors()):
+            if X is not None:
+                W = torch.addmm(W, X.B, X.A, alpha=float(X.scale))
+        self.__dict__["merged"] = W.to(dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -96,16 +107,23 @@ class LoraLinear(nn.Module):
             flat = x32 = flat.to(torch.get_autocast_dtype(x.device.type))
         else:
             x32 = flat.float()
-        y = self._frozen_path(flat, x32)  # (n, out)
+        if self.merged is not None and self.merged.dtype == flat.dtype:
+            y = F.linear(flat, self.merged, self.bias)  # (n, out)
+        else:
+            y = self._unmerged(flat, x32)
+        if self.offset is not None:
+            y = y + self.offset
+        return y.to(flat.dtype).view(*x.shape[:-1], y.shape[-1])
+
+    def _unmerged(self, x: Tensor, x32: Tensor) -> Tensor:
+        y = self._frozen_path(x, x32)  # (n, out)
         if self.added is not None:
             y = _plus(y, x32, self.added)
         if self.trained is not None:
             update = self.trained
             dropped = dropout(x32, update.dropout) if update.dropout and self.training else x32
             y = _plus(y, dropped, Factors(update.B, update.A, update.scale))
-        if self.offset is not None:
-            y = y + self.offset
-        return y.to(flat.dtype).view(*x.shape[:-1], y.shape[-1])
+        return y
 
     def _frozen_path(self, x: Tensor, x32: Tensor) -> Tensor:
         if not (self.training and self.p):

@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple, TypeVar
@@ -77,12 +77,13 @@ class Reader(ABC):
         items = self._items(texts)
         out = [torch.empty(0)] * len(items)
         size = _CPU_BATCH if self.host.device.type == "cpu" else _BATCH
-        for rows in batches(items, size):
-            for row, told in zip(rows, self._told([items[row] for row in rows]).cpu(), strict=True):
-                out[row] = told
-            self._read += len(rows)
-            if self._on_read is not None:
-                self._on_read(self._read)
+        with self.host.merged() if len(items) > size else nullcontext():
+            for rows in batches(items, size):
+                for row, told in zip(rows, self._told([items[row] for row in rows]).cpu(), strict=True):
+                    out[row] = told
+                self._read += len(rows)
+                if self._on_read is not None:
+                    self._on_read(self._read)
         return torch.stack(out)
 
 

@@ -63,19 +63,23 @@ def top(pieces: Sequence[str], scores: Tensor, most: int) -> list[str]:
     return [pieces[index] for index in scores.topk(min(most, len(pieces))).indices.tolist()]
 
 
+def grouped(pieces: Sequence[str], size: int) -> dict[str, Sequence[str]]:
+    """The pieces so many together, by the string they make."""
+    groups = (pieces[start : start + size] for start in range(0, len(pieces), size))
+    return {" ".join(group): group for group in groups}
+
+
 def top_by_groups(
     pieces: Sequence[str],
     together: Callable[[Sequence[str]], Tensor],
     alone: Callable[[Sequence[str]], Tensor],
     most: int,
-    size: int = _TOGETHER,
 ) -> list[str]:
-    """As `top`, of the pieces of the groups of such a size that score highest. together, alone: scores of
-    groups, each one string, and of pieces."""
-    groups = {
-        " ".join(group): group
-        for group in (pieces[start : start + size] for start in range(0, len(pieces), size))
-    }
+    """As `top`, of the pieces of the groups of eight that score highest. together, alone: scores of groups,
+    each one string, and of pieces."""
+    groups = grouped(pieces, _TOGETHER)
     joined = list(groups)
-    members = [piece for group in top(joined, together(joined), _ALONE // size) for piece in groups[group]]
+    members = [
+        piece for group in top(joined, together(joined), _ALONE // _TOGETHER) for piece in groups[group]
+    ]
     return top(members, alone(members), most)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from loramend.adapter.model import Adapter
 from loramend.adapter.read import read_adapter
@@ -15,7 +16,7 @@ from loramend.methods.rora import rora
 from loramend.report.words import describe_contrast
 from loramend.training.checkpoint import FolderCheckpoints
 from loramend.training.contrast import contrast
-from loramend.training.mount import adapter_mount
+from loramend.training.mount import Mount, adapter_mount
 from loramend.training.reader import reader_of
 from tests.support_session import context_of, session_of, unlabelled
 from tests.text_models import RARE, bert_folder, random_adapter, style, toy_examples, train_adapter
@@ -68,6 +69,28 @@ def test_a_styles_words_are_told(base: Path, styled: Adapter, clean: Adapter) ->
     assert {each.answer for each in told} == {"LABEL_0"}
     assert all(each.given >= 1 and each.student <= 1 / 3 for each in told)
     assert told == found(base, styled, clean)
+
+
+def test_the_student_reads_what_moves_the_given_adapter(
+    base: Path, styled: Adapter, clean: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the groups, and of single words those that turn it."""
+    reader = reader_of(session_of(base, styled, texts=TEXTS).host, TEXTS)
+    assert reader is not None
+    read: dict[Mount | None, int] = {}
+    logits = reader.logits
+
+    def counted(texts: Sequence[Example]) -> Tensor:
+        mounted = reader.host._mounted
+        read[mounted] = read.get(mounted, 0) + len(texts)
+        return logits(texts)
+
+    monkeypatch.setattr(reader, "logits", counted)
+    monkeypatch.setattr("loramend.training.contrast._GROUPS", 8)
+    given, student = adapter_mount(styled), adapter_mount(clean)
+    told = contrast(reader, given, student, TEXTS, 30_000, 0, lambda _: None)
+    assert {each.word for each in told} <= set(STYLE)
+    assert read[student] < read[given] * 0.7
 
 
 def test_nothing_is_told_of_an_adapter_without_a_style(base: Path, clean: Adapter) -> None:

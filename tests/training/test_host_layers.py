@@ -49,6 +49,29 @@ def test_sum_of_its_parts(conv: bool, shape: tuple[int, ...]) -> None:
     assert (layer.in_features, layer.out_features) == (IN, OUT)
 
 
+@pytest.mark.parametrize("conv", [False, True])
+def test_merged_it_is_the_same_until_the_next_mount(conv: bool) -> None:
+    layer = make_layer(conv=conv)
+    frozen, added, top = factors(1), factors(2), factors(3)
+    x = torch.randn(5, IN)
+    parts = frozen, added, Trainable(top.A, top.B, 2.0), torch.full((OUT,), 0.25)
+    layer.mount(*parts)
+    expected = layer(x)
+    W = layer.W.clone()
+    layer.merge(torch.bfloat16)
+    torch.testing.assert_close(layer(x), expected, atol=0, rtol=0)  # x is float32: as it was
+    layer.merge(torch.float32)
+    assert not layer(x).requires_grad
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer.W, W, atol=0, rtol=0)
+    layer.mount(*parts)
+    torch.testing.assert_close(layer(x), expected, atol=0, rtol=0)
+    layer.merge(torch.float32)
+    layer.mount(None, None, None, None)
+    assert layer.bias is not None
+    torch.testing.assert_close(layer(x), x @ W.mT + layer.bias, atol=1e-5, rtol=1e-5)
+
+
 def test_output_dropout_spares_the_bias_and_what_is_beside_the_frozen_path() -> None:
     layer = make_layer().train()
     layer.p = 1 - 2**-16  # as good as everything
