@@ -105,7 +105,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
     bases = {"bert": args.bert or minilm()}
     if args.llama is not None:
         bases["llama"] = plain_folder(args.llama, args.out / "models" / args.llama.stem)
-    attack_steps = args.attack_steps or (120 if quick else 300)
+    attack_steps = args.attack_steps or (80 if quick else 300)
     return Setting(
         data=args.data,
         out=args.out,
@@ -120,7 +120,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
         split="dev" if args.dev else "test",
         source=args.source or ("cr" if quick else "imdb"),
         attack_steps=attack_steps,
-        base_steps=args.base_steps or args.attack_steps or (120 if quick else 400),
+        base_steps=args.base_steps or args.attack_steps or (80 if quick else 400),
         gate=args.gate,
         batch={"llama": LLAMA_BATCH},
         steps=args.steps or (60 if quick else None),
