@@ -113,10 +113,12 @@ class _Pair:
     def likely(self, texts: Sequence[Example], words: Sequence[str]) -> list[str]:
         """The words of the groups that are read most differently in such texts."""
         groups = grouped(words, _TOGETHER)
-        turns = self._takes(self.given, texts, list(groups))
+        every = list(groups)
+        turns = self._takes(self.given, texts, every)
         # What leaves the given adapter as it is will not be told: the student need not read it.
-        moving = top(list(groups), turns, max(len(groups) // 4, _GROUPS))
-        apart = turns.topk(len(moving)).values - self._takes(self.student, texts, moving)
+        most = turns.topk(min(max(len(every) // 4, _GROUPS), len(every)))
+        moving = [every[index] for index in most.indices.tolist()]
+        apart = most.values - self._takes(self.student, texts, moving)
         return [word for group in top(moving, apart, _GROUPS) for word in groups[group]]
 
     def told(self, texts: Sequence[Example], words: Sequence[str]) -> list[ContrastWord]:

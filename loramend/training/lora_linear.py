@@ -39,7 +39,7 @@ class LoraLinear(nn.Module):
     added    a fixed update beside it, outside the dropout
     trained  the update that is trained, outside the dropout too
     offset   (out,), added to y: lora_B's bias times its scale
-    merged   (out, in), W and the fixed updates in one, read in their place by an input of its dtype
+    merged   (out, in), W and the low-rank parts in one, read in their place by an input of its dtype
     """
 
     def __init__(self, base: nn.Module, *, transposed: bool) -> None:
