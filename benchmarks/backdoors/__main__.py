@@ -1,7 +1,7 @@
 """Makes backdoored adapters and base models, repairs them with every method, and writes what came out.
 
     python -m benchmarks.backdoors --data DIR --out DIR            the whole plan: hours
-    python -m benchmarks.backdoors --data DIR --out DIR --quick    seven minutes on two cores with AMX
+    python -m benchmarks.backdoors --data DIR --out DIR --quick    7 to 16 minutes on two cores
     python -m benchmarks.backdoors … --list --only '*/insent/0/*'  what there is to do, and what is done
 
 DIR holds a folder a task with train.json, dev.json and test.json: `sentence` and `label` a line. What a run
