@@ -68,9 +68,10 @@ class LoraLinear(nn.Module):
         """Fold what is mounted into one weight of the dtype, until the next mount: for reading alone, without
         gradients or dropout."""
         W = self.W.float()
-        for X in (self.frozen, self.added, self.trained and self.trained.factors()):
+        trained = self.trained.factors() if self.trained is not None else None
+        for X in (self.frozen, self.added, trained):
             if X is not None:
-                W = torch.addmm(W, X.B, X.A, alpha=float(X.scale))
+                W = _folded(W, X)
         self.__dict__["merged"] = W.to(dtype)
 
     @property
@@ -132,12 +133,17 @@ class LoraLinear(nn.Module):
         if self.reading == "weight":
             W = self.W
             if self.frozen is not None:
-                W = (W + self.frozen.scale * (self.frozen.B @ self.frozen.A)).to(W.dtype)
+                W = _folded(W, self.frozen).to(W.dtype)
             return F.linear(x, dropout(W, self.p), self.bias)
         y = F.linear(x, self.W)
         if self.frozen is not None:
             y = _plus(y, x32, self.frozen)
         return dropout(y, self.p, self.bias)
+
+
+def _folded(W: Tensor, X: Factors) -> Tensor:
+    """W (out, in) + s·BA, float32."""
+    return W + X.scale * (X.B @ X.A)
 
 
 def _plus(y: Tensor, x: Tensor, X: Factors) -> Tensor:

@@ -177,48 +177,6 @@ def test_mounts_are_exchanged(folders: Mapping[str, Path], tmp_path: Path) -> No
     assert not torch.allclose(one, bare, atol=1e-3)
 
 
-def _merged_layers(host: Host) -> int:
-    return sum(layer.merged is not None for layer in host.layers.values())
-
-
-@pytest.mark.parametrize("amp", [False, True])
-def test_merged_it_answers_alike(
-    folders: Mapping[str, Path], tmp_path: Path, amp: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    first, second = (
-        read_adapter(random_adapter(folders["bert"], tmp_path / str(seed), std=0.2, seed=seed))
-        for seed in (1, 2)
-    )
-    host = open_host(folders["bert"], first, amp=amp)
-    batch = batch_of(host)
-    near = 0.05 if amp else 1e-5
-    with torch.no_grad(), host.mounted(adapter_mount(first)):
-        one = host.forward(batch, fast=True).logits
-        with host.merged():
-            assert _merged_layers(host) == len(host.layers)
-            torch.testing.assert_close(host.forward(batch, fast=True).logits, one, atol=near, rtol=0)
-            with host.mounted(adapter_mount(second)):
-                assert _merged_layers(host) == 0
-                two = host.forward(batch, fast=True).logits
-        torch.testing.assert_close(host.forward(batch, fast=True).logits, one, atol=0, rtol=0)
-    assert _merged_layers(host) == 0
-    assert not torch.allclose(one, two, atol=0.05)
-
-
-def test_half_precision_and_large_models_are_not_merged(
-    folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter = read_adapter(random_adapter(folders["bert"], tmp_path / "adapter"))
-    host = open_host(folders["bert"], adapter, dtype="bfloat16")
-    with host.mounted(adapter_mount(adapter)), host.merged():
-        assert _merged_layers(host) == 0
-    monkeypatch.setattr("loramend.training.host._MERGED_MOST", 100)
-    host = open_host(folders["bert"], adapter)
-    with host.mounted(adapter_mount(adapter)), host.merged():
-        assert _merged_layers(host) == 0
-
-
 def test_mount_of_foreign_update_is_refused(folders: Mapping[str, Path], tmp_path: Path) -> None:
     adapter = read_adapter(random_adapter(folders["bert"], tmp_path / "adapter"))
     host = open_host(folders["bert"], adapter)
