@@ -132,8 +132,9 @@ class RoraStep(StepBase):
         default=None,
         ge=0,
         le=1,
-        description="Share of the batches whose texts are mixed in pairs, as embeddings, and answered by the "
-        "teacher; None: 0.5 for a classifier's new update, else 0. 0 is off, and so is it without a teacher.",
+        description="Share of the batches beside which their texts are learned mixed in pairs, too, as "
+        "embeddings that the teacher answers; None: 1 for a classifier's new update, else 0. 0 is off, and "
+        "so is it without a teacher.",
     )
     insert: float = Field(
         default=0.7,

@@ -51,9 +51,9 @@ MIXES = (0.0, 0.1, 0.2, 0.3, 0.5)
 RATIOS = (1.0, 0.5, 0.3, 0.1)
 """Of `ratio`, or of the paper's 1 where that is not set: what calibration tries under poisoned_base."""
 
-MIXUP = 0.5
-"""Share of mixed batches where a new update learns a classifier's answers, chosen on dev
-(docs/14-experiments.md)."""
+MIXUP = 1.0
+"""Share of the batches beside which mixed texts are learned, where a new update learns a classifier's
+answers; chosen on dev (docs/14-experiments.md)."""
 
 CONTRAST = 0.25
 """Share of the steps that a first student takes, chosen on dev (docs/14-experiments.md)."""

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,9 @@ from loramend.training.mount import Mount
 from loramend.training.objective import Pair, feature_loss, task_loss, teacher_loss
 from loramend.training.sample import Sampler, number_of
 from loramend.training.session import Checkpoints
+
+Terms = Iterator[tuple[str, Tensor]]
+"""Weighted terms of the loss by name, each worked out when it is asked for."""
 
 _CLIP = 1.0
 _CURVE_POINTS = 50
@@ -146,28 +151,18 @@ def _step(
         group["lr"] = params.lr * _schedule(step, params)
     optimiser.zero_grad()
     told: Counter[str] = Counter()
-    taught = run.teacher is not None
     for part in range(params.accumulate):
         number = step * params.accumulate + part
         pair = sampler.batch(number)
-        between = taught and _is_mixed(number, params)
-        teacher = None if between else _answers(run, pair.plain)
-        # Backward is inside: gradient checkpointing runs the layers again, with the same dropout.
-        with (
-            _seeded(number_of(run.seed, "dropout", number), run.host.device),
-            run.host.training(own_dropout=not taught),
-        ):
-            if between:
-                terms = {"mixup": _mixup_term(run, pair.plain, number) / params.accumulate}
-            else:
-                soft = adversary.soft(number, pair.plain, teacher, up) if adversary and teacher else None
-                terms = {name: term / params.accumulate for name, term in _terms(run, pair, teacher, soft)}
-            if run.constraint is not None and part == 0:
-                terms["omega"] = params.penalty * run.constraint()
-            loss = torch.stack(list(terms.values())).sum()
-            torch.autograd.backward(loss * up)
-        values = torch.stack([loss, *terms.values()]).detach().tolist()
-        told.update(dict(zip(("loss", *terms), values, strict=True)))
+        teacher = _answers(run, pair.plain)
+        terms = _terms(run, pair, teacher, partial(adversary.soft, number, scale=up) if adversary else None)
+        if part == 0:
+            terms = chain(terms, _omega(run))
+        told.update(_learn(run, terms, "dropout", number, up))
+        if _is_mixed_beside(number, params):
+            batch, embedded = mixed(run.host, pair.plain, run.seed, number)
+            teacher = _answers(run, batch, embedded)
+            told.update(_learn(run, _mixed_terms(run, batch, embedded, teacher), "mixed dropout", number, up))
     if up != 1.0:
         for parameter in parameters:
             if parameter.grad is not None:
@@ -183,6 +178,24 @@ def _step(
     return dict(told)
 
 
+def _learn(run: Run, terms: Terms, draws: str, number: int, up: float) -> dict[str, float]:
+    """Work out a batch's terms and run them backward. Gives them and their sum, `loss`, as shares of the
+    step's.
+
+    draws  what the dropout is drawn for, with the batch's number
+    """
+    with (
+        # Backward is inside: gradient checkpointing runs the layers again, with the same dropout.
+        _seeded(number_of(run.seed, draws, number), run.host.device),
+        run.host.training(own_dropout=run.teacher is None),
+    ):
+        shares = {name: term / run.params.accumulate for name, term in terms}
+        loss = torch.stack(list(shares.values())).sum()
+        torch.autograd.backward(loss * up)
+    values = torch.stack([loss, *shares.values()]).detach().tolist()
+    return dict(zip(("loss", *shares), values, strict=True))
+
+
 def _answers(run: Run, plain: Encoded, embedded: Tensor | None = None) -> Output | None:
     """The teacher's, to the texts as they were or to what is embedded in their place; None where nothing is
     learned from it."""
@@ -192,9 +205,12 @@ def _answers(run: Run, plain: Encoded, embedded: Tensor | None = None) -> Output
         return run.host.forward(plain, hidden=run.params.features > 0, fast=True, embedded=embedded)
 
 
-def _terms(run: Run, pair: Pair, teacher: Output | None, soft: Soft | None) -> Iterator[tuple[str, Tensor]]:
-    """The weighted terms of one batch that are on."""
+def _terms(
+    run: Run, pair: Pair, teacher: Output | None, soft: Callable[[Encoded, Output], Soft] | None
+) -> Terms:
+    """The weighted terms of one batch that are on; soft puts soft words into it."""
     params = run.params
+    misleading = soft(pair.plain, teacher) if soft is not None and teacher is not None else None
     hidden = teacher is not None and params.features > 0
     student = run.host.forward(pair.read, hidden=hidden, fast=True)
     if params.task:
@@ -203,26 +219,31 @@ def _terms(run: Run, pair: Pair, teacher: Output | None, soft: Soft | None) -> I
         yield "teacher", params.teacher * teacher_loss(student, teacher, pair, params.temperature)
     if teacher is not None and params.features:
         yield "features", params.features * feature_loss(student, teacher, pair)
-    if teacher is not None and soft is not None:
-        misled = run.host.forward(soft.pair.read, fast=True, embedded=soft.embedded)
-        yield "adversary", params.adversary * teacher_loss(misled, teacher, soft.pair, params.temperature)
+    if teacher is not None and misleading is not None:
+        misled = run.host.forward(misleading.pair.read, fast=True, embedded=misleading.embedded)
+        loss = teacher_loss(misled, teacher, misleading.pair, params.temperature)
+        yield "adversary", params.adversary * loss
 
 
-def _is_mixed(number: int, params: RoraStep) -> bool:
+def _omega(run: Run) -> Terms:
+    """The weighted constraint where it is on: of a step, not of a batch."""
+    if run.constraint is not None:
+        yield "omega", run.params.accumulate * run.params.penalty * run.constraint()
+
+
+def _is_mixed_beside(number: int, params: RoraStep) -> bool:
     """Whether the batch of that number is one of the share `mixup`, which lie evenly."""
     share = (params.mixup or 0.0) if params.teacher else 0.0
     return math.floor((number + 1) * share) > math.floor(number * share)
 
 
-def _mixup_term(run: Run, plain: Encoded, number: int) -> Tensor:
-    """The weighted loss against the teacher's answers to the batch's texts mixed in pairs."""
-    batch, embedded = mixed(run.host, plain, run.seed, number)
-    teacher = _answers(run, batch, embedded)
+def _mixed_terms(run: Run, batch: Encoded, embedded: Tensor, teacher: Output | None) -> Terms:
+    """The weighted loss against the teacher's answers to texts mixed in pairs."""
     assert teacher is not None
     student = run.host.forward(batch, fast=True, embedded=embedded)
     nothing = torch.zeros(batch.labels.shape[0], dtype=torch.bool, device=batch.labels.device)
     pair = Pair(batch, batch, known=nothing, untouched=nothing)
-    return run.params.teacher * teacher_loss(student, teacher, pair, run.params.temperature)
+    yield "mixup", run.params.teacher * teacher_loss(student, teacher, pair, run.params.temperature)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from loramend.contracts.job import Progress
 from loramend.data.examples import Example, Message
 from loramend.training.checkpoint import FolderCheckpoints, Journal
 from loramend.training.constraint import Constraint
+from loramend.training.encode import Encoded
+from loramend.training.host import Output
 from loramend.training.loop import Run, parameters_of, train
 from loramend.training.mount import adapter_mount
 from loramend.training.session import Session
@@ -213,12 +216,14 @@ def test_every_part_can_be_switched_on_alone(bench: Bench, changed: dict[str, ob
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 3), (0.5, 6), (1.0, 12)])
 def test_mixed_batches_lie_evenly(bench: Bench, share: float, expected: int) -> None:
-    """Nothing but the teacher's answers is learned there; without a teacher there are none."""
+    """They are learned beside the others; without a teacher there are none."""
     params = PLAIN.model_copy(update={"steps": 12, "teacher": 1.0, "mixup": share})
-    mixed = ["mixup" in point.terms for point in train(bench.run(params), silent, None).curve]
+    curve = train(bench.run(params), silent, None).curve
+    mixed = ["mixup" in point.terms for point in curve]
     assert sum(mixed) == expected
     for start in (0, 4, 8):
         assert sum(mixed[start : start + 4]) == expected / 3
+    assert all(point.terms.keys() - {"mixup"} == {"task", "teacher"} for point in curve)
     alone = train(bench.run(params.model_copy(update={"teacher": 0.0})), silent, None).curve
     assert all(point.terms.keys() == {"task"} for point in alone)
 
@@ -229,9 +234,29 @@ def test_loss_is_the_sum_of_its_terms_and_falls(bench: Bench) -> None:
     assert [point.step for point in curve] == list(range(1, 41))
     for point in curve:
         assert point.loss == pytest.approx(sum(point.terms.values()), rel=1e-4)
-        assert point.terms.keys() - {"omega"} in ({"task", "teacher", "features", "adversary"}, {"mixup"})
-        assert "omega" in point.terms
+        assert point.terms.keys() - {"mixup"} == {"task", "teacher", "features", "adversary", "omega"}
     assert sum(point.loss for point in curve[-8:]) < sum(point.loss for point in curve[:8])
+
+
+def test_the_teacher_answers_mixed_texts_without_the_students_dropout(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = bench.session()
+    asked: list[bool] = []
+    forward = session.host.forward
+
+    def watched(batch: Encoded, **options: Any) -> Output:
+        if options.get("embedded") is not None and not torch.is_grad_enabled():
+            asked.append(any(layer.training for layer in session.host.layers.values()))
+        return forward(batch, **options)
+
+    monkeypatch.setattr(session.host, "forward", watched)
+    train(
+        bench.run(PLAIN.model_copy(update={"teacher": 1.0, "mixup": 1.0, "dropout": 0.3}), session),
+        silent,
+        None,
+    )
+    assert asked == [False] * PLAIN.steps
 
 
 def test_progress_tells_every_step(bench: Bench) -> None:
